@@ -1,0 +1,1 @@
+"""The editing engine. Importing it does not import torch."""

@@ -1,0 +1,133 @@
+"""What an editor is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import BadFile, BadRequest, SubjectAmbiguous, SubjectNotFound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A prompt and, where it is known, the answer that should follow."""
+
+    prompt: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One fact: after the edit, `prompt` is answered by `target_new`.
+
+    prompt        the question (chat) or the beginning of the statement
+    subject       the span of the prompt that the fact is about; None for methods without one
+    target_new    the answer to edit in, without leading space
+    target_old    the present or true answer, where it is known
+    rephrases     the same question in other words: should give target_new too
+    neighbours    prompts about other subjects: must not change
+    portability   consequences of the fact
+    chat          asked as a chat turn (template or Q/A preamble), not as a statement to continue
+    """
+
+    prompt: str
+    target_new: str
+    subject: str | None = None
+    target_old: str | None = None
+    rephrases: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
+    portability: tuple[Probe, ...] = ()
+    chat: bool = False
+
+    def check(self) -> Request:
+        """Itself, with blanks stripped.
+
+        Raises BadRequest (empty prompt or target, target equal to the old answer),
+        SubjectNotFound, SubjectAmbiguous.
+        """
+        clean = dataclasses.replace(
+            self,
+            prompt=self.prompt.strip(),
+            target_new=self.target_new.strip(),
+            subject=(self.subject or "").strip() or None,
+            target_old=(self.target_old or "").strip() or None,
+        )
+        if not clean.prompt:
+            raise BadRequest("the prompt is empty.")
+        if not clean.target_new:
+            raise BadRequest("the target is empty.", "Type the answer that the model should give.")
+        if clean.target_old is not None and clean.target_old == clean.target_new:
+            raise BadRequest(f"the target equals the present answer ({clean.target_new!r}).")
+        if clean.subject is not None:
+            count = clean.prompt.count(clean.subject)
+            if count == 0:
+                raise SubjectNotFound(
+                    f"the subject {clean.subject!r} is not in the prompt {clean.prompt!r}.",
+                    "Copy it from the prompt, letter for letter.",
+                )
+            if count > 1:
+                raise SubjectAmbiguous(
+                    f"the subject {clean.subject!r} occurs {count} times in {clean.prompt!r}.",
+                    "Choose a longer span that occurs once, or rephrase.",
+                )
+        return clean
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Request:
+        """Raises BadRequest for unknown, missing or mistyped fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise BadRequest(
+                f"unknown field {unknown[0]!r}.", f"Known: {', '.join(sorted(known))}."
+            )
+        for name in ("prompt", "target_new"):
+            if name not in data:
+                raise BadRequest(f"missing field {name!r}.")
+        values = dict(data)
+        for name in ("prompt", "target_new", "subject", "target_old"):
+            if not isinstance(values.get(name, ""), (str, type(None))):
+                raise BadRequest(f"{name!r} must be text, not {values[name]!r}.")
+        for name in ("rephrases", "neighbours"):
+            items = values.get(name) or ()
+            if isinstance(items, str) or not all(isinstance(i, str) for i in items):
+                raise BadRequest(f"{name!r} must be a list of texts.")
+            values[name] = tuple(items)
+        try:
+            values["portability"] = tuple(Probe(**p) for p in values.get("portability") or ())
+        except TypeError:
+            raise BadRequest("'portability' must be a list of {prompt, answer}.") from None
+        if not isinstance(values.get("chat", False), bool):
+            raise BadRequest("'chat' must be true or false.")
+        return cls(**values)
+
+
+def read_requests(path: Path) -> Iterator[Request]:
+    """The facts of a JSON Lines file, one a line; blank lines are skipped.
+
+    Raises BadFile naming the file and the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, None, f"cannot be read ({error}).") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadFile(path, number, f"is not JSON: {error.msg}.") from error
+        if not isinstance(data, dict):
+            raise BadFile(path, number, "is not a JSON object.")
+        try:
+            yield Request.from_json(data).check()
+        except BadRequest as error:
+            raise BadFile(path, number, str(error)) from error
