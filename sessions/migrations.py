@@ -1,0 +1,180 @@
+"""The schema, as a list of steps that only grows.
+
+A step, once released, is never edited: databases exist that have run it. Each runs once, in a
+transaction, and is recorded by name. The number in the name is the schema version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlite_utils
+from sqlite_utils import Migrations
+
+APPLICATION_ID = 0x4C4C4D45  # "LLME", in the header of every database of ours
+
+migrations = Migrations("llm_edit")
+
+
+# Why: the first schema. Nodes are a tree that only grows, and a session's tip moves over it, so
+# undo and branches lose nothing. `seq` is the internal key of nodes (joins, order, full-text
+# rowid), `id` the one that is shown and exported. Columns for fields that later methods may shape
+# freely (hparams, request, body) are JSON. Deferred foreign keys let a whole session be deleted:
+# cascading from parent to child would recurse once per message and hit SQLite's limit.
+_M001 = """
+CREATE TABLE model (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  source TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  dtype TEXT NOT NULL,
+  model_type TEXT NOT NULL,
+  info TEXT NOT NULL,
+  created TEXT NOT NULL,
+  UNIQUE (name, fingerprint, dtype)
+);
+
+CREATE TABLE session (
+  id TEXT PRIMARY KEY,
+  title TEXT NOT NULL,
+  model INTEGER NOT NULL REFERENCES model (id),
+  method TEXT NOT NULL,
+  tip INTEGER,
+  created TEXT NOT NULL,
+  updated TEXT NOT NULL,
+  closed TEXT,
+  state TEXT NOT NULL,
+  FOREIGN KEY (id, tip) REFERENCES node (session, seq) DEFERRABLE INITIALLY DEFERRED
+);
+
+CREATE TABLE node (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  session TEXT NOT NULL REFERENCES session (id) ON DELETE CASCADE,
+  parent INTEGER,
+  kind TEXT NOT NULL,
+  target TEXT REFERENCES edit (id) DEFERRABLE INITIALLY DEFERRED,
+  detail TEXT NOT NULL,
+  ledger_hash TEXT NOT NULL,
+  created TEXT NOT NULL,
+  UNIQUE (session, seq),
+  FOREIGN KEY (session, parent) REFERENCES node (session, seq) DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX node_parent ON node (session, parent);
+CREATE INDEX node_target ON node (target);
+
+CREATE TABLE message (
+  node INTEGER PRIMARY KEY REFERENCES node (seq) ON DELETE CASCADE,
+  role TEXT NOT NULL,
+  text TEXT NOT NULL,
+  tokens INTEGER NOT NULL,
+  seconds REAL NOT NULL,
+  stopped_by TEXT NOT NULL,
+  fresh INTEGER NOT NULL
+);
+
+CREATE TABLE edit (
+  id TEXT PRIMARY KEY,
+  node INTEGER NOT NULL UNIQUE REFERENCES node (seq) ON DELETE CASCADE,
+  method TEXT NOT NULL,
+  hparams TEXT NOT NULL,
+  request TEXT NOT NULL,
+  fact TEXT NOT NULL,
+  state TEXT NOT NULL
+    CHECK (state IN ('running', 'done', 'failed', 'cancelled', 'interrupted')),
+  error TEXT NOT NULL DEFAULT '',
+  seed INTEGER NOT NULL,
+  device TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  finished TEXT,
+  seconds TEXT NOT NULL DEFAULT '{}',
+  peak_memory INTEGER NOT NULL DEFAULT 0,
+  success INTEGER,
+  verdict TEXT NOT NULL DEFAULT '',
+  before TEXT NOT NULL DEFAULT '{}',
+  after TEXT NOT NULL DEFAULT '{}',
+  versions TEXT NOT NULL DEFAULT '{}',
+  body TEXT NOT NULL DEFAULT '{}',
+  tensors TEXT,
+  size INTEGER,
+  CHECK (state <> 'done' OR tensors IS NOT NULL)
+);
+CREATE INDEX edit_running ON edit (state) WHERE state = 'running';
+
+CREATE TABLE metric (
+  edit TEXT NOT NULL REFERENCES edit (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  before REAL,
+  after REAL,
+  n INTEGER NOT NULL,
+  detail TEXT NOT NULL,
+  PRIMARY KEY (edit, name)
+);
+
+CREATE TABLE patch (
+  edit TEXT NOT NULL REFERENCES edit (id) ON DELETE CASCADE,
+  position INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  site TEXT NOT NULL,
+  rank INTEGER NOT NULL,
+  norm_ratio REAL,
+  PRIMARY KEY (edit, position)
+);
+
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY,
+  session TEXT NOT NULL REFERENCES session (id) ON DELETE CASCADE,
+  node INTEGER REFERENCES node (seq) ON DELETE CASCADE,
+  job TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  t REAL NOT NULL,
+  kind TEXT NOT NULL,
+  json TEXT NOT NULL
+);
+CREATE INDEX event_session ON event (session, job);
+CREATE INDEX event_node ON event (node);
+
+CREATE VIRTUAL TABLE search USING fts5 (
+  text, kind UNINDEXED, tokenize = "unicode61 remove_diacritics 2"
+);
+CREATE TRIGGER message_found AFTER INSERT ON message
+WHEN new.role IN ('user', 'assistant') BEGIN
+  INSERT INTO search (rowid, text, kind)
+  VALUES (new.node, new.text, CASE new.role WHEN 'user' THEN 'question' ELSE 'answer' END);
+END;
+CREATE TRIGGER message_lost AFTER DELETE ON message BEGIN
+  DELETE FROM search WHERE rowid = old.node;
+END;
+CREATE TRIGGER edit_found AFTER INSERT ON edit BEGIN
+  INSERT INTO search (rowid, text, kind) VALUES (new.node, new.fact, 'fact');
+END;
+CREATE TRIGGER edit_lost AFTER DELETE ON edit BEGIN
+  DELETE FROM search WHERE rowid = old.node;
+END;
+"""
+
+
+def m001_initial(db: sqlite_utils.Database) -> None:
+    db.executescript(_M001)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+STEPS = (m001_initial,)
+for _step in STEPS:
+    migrations()(_step)
+
+
+def unknown(db: sqlite_utils.Database) -> list[str]:
+    """Steps that `db` has run and this version does not have: a later version wrote it."""
+    known = {step.__name__ for step in STEPS}
+    return [m.name for m in migrations.applied(db) if m.name not in known]
+
+
+def version(names: Iterable[str]) -> int:
+    """The schema version that running these steps gives."""
+    return max(int(name[1:4]) for name in names)
+
+
+def latest() -> int:
+    """The schema version of this llm-edit."""
+    return version(step.__name__ for step in STEPS)

@@ -1,0 +1,395 @@
+"""The store: every session, message and edit, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import catalog, edits, log, search, tree, upkeep
+from .blobs import Blobs
+from .codec import clean, dumps, now
+from .database import Connection
+from .errors import UnknownEdit
+from .fold import Step
+from .rows import (
+    EditRow,
+    Hit,
+    JsonDict,
+    Message,
+    Node,
+    PatchRecord,
+    Session,
+    SessionRow,
+)
+
+FILE = "sessions.db"
+TENSORS = "tensors"
+MARKS = ("undo", "redo", "drop")
+_ORPHAN_AGE = 3600.0  # seconds; a younger file may belong to an edit that is being recorded
+
+
+class Store:
+    """`sessions.db` and `tensors/` in a home folder.
+
+    A store is for the thread that opened it: SQLite refuses other threads with ProgrammingError.
+    Several processes, or several stores, may use one folder at the same time. Every method that
+    writes does so in one transaction: it happens whole or, with a SessionError, not at all.
+    """
+
+    def __init__(self, home: Path, db: Connection) -> None:
+        self.home = home
+        self._db = db
+        self._blobs = Blobs(home / TENSORS)
+
+    @classmethod
+    def open(cls, home: Path, *, busy_timeout: float = 5.0) -> Store:
+        """Open the store in `home`, made or brought up to date where needed.
+
+        busy_timeout: seconds to wait for another process's write.
+        Raises StoreUnreadable, StoreTooNew, StoreReadOnly, StoreFull, StoreLocked.
+        """
+        return cls(home, Connection.open(home / FILE, busy_timeout))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Models and sessions
+
+    def add_model(
+        self,
+        name: str,
+        source: str,
+        fingerprint: str,
+        dtype: str,
+        model_type: str = "",
+        info: Mapping[str, Any] | None = None,
+    ) -> int:
+        """The id of this model; source, type and info are brought up to date."""
+        values = {
+            "name": name,
+            "source": source,
+            "fingerprint": fingerprint,
+            "dtype": dtype,
+            "model_type": model_type,
+        }
+        with self._db.transaction():
+            return catalog.add_model(self._db, values, info or {})
+
+    def create_session(self, model_id: int, *, method: str, title: str = "") -> Session:
+        with self._db.transaction():
+            return self._session(catalog.create_session(self._db, model_id, method, title))
+
+    def session(self, ref: str) -> Session:
+        """By id, title, or 4 or more characters from either end of an id.
+
+        Raises UnknownSession, also when several fit.
+        """
+        return self._session(catalog.find_session(self._db, ref))
+
+    def _session(self, session_id: str) -> Session:
+        return catalog.select(self._db, "WHERE session.id = :id", {"id": session_id})[0]
+
+    def sessions(self) -> list[SessionRow]:
+        """All sessions, last used first."""
+        tail = "ORDER BY session.updated DESC, session.id DESC"
+        return catalog.with_counts(self._db, catalog.select(self._db, tail, {}))
+
+    def latest_session(self, model: str | None = None) -> Session | None:
+        """The session last used, of the model with this name if one is given."""
+        found = catalog.select(
+            self._db,
+            """JOIN model ON model.id = session.model WHERE :model IS NULL OR model.name = :model
+            ORDER BY session.updated DESC, session.id DESC LIMIT 1""",
+            {"model": model},
+        )
+        return found[0] if found else None
+
+    def rename_session(self, ref: str, title: str) -> Session:
+        """Raises UnknownSession."""
+        with self._db.transaction():
+            session_id = catalog.find_session(self._db, ref)
+            self._db.update("session", "id", session_id, {"title": clean(title)})
+            return self._session(session_id)
+
+    def close_session(self, session_id: str, exit_state: str) -> None:
+        """Say how the session ended; using it again opens it. Raises UnknownSession."""
+        with self._db.transaction():
+            tree.session_tip(self._db, session_id)
+            values = {"state": exit_state, "closed": now()}
+            self._db.update("session", "id", session_id, values)
+
+    def delete_session(self, ref: str) -> str:
+        """Remove a session for good; returns its id. `sweep` removes the tensor files.
+
+        Raises UnknownSession.
+        """
+        with self._db.transaction():
+            session_id = catalog.find_session(self._db, ref)
+            self._db.execute("DELETE FROM session WHERE id = :id", {"id": session_id})
+            return session_id
+
+    # The tree
+
+    def add_message(
+        self,
+        session_id: str,
+        role: str,
+        text: str,
+        *,
+        parent: str | None = None,
+        tokens: int = 0,
+        seconds: float = 0.0,
+        stopped_by: str = "",
+        fresh: bool = False,
+        ledger_hash: str | None = None,
+    ) -> Node:
+        """A message under `parent` (default: the tip), which becomes the tip.
+
+        ledger_hash: by default that of the tip. Raises UnknownSession, UnknownNode.
+        """
+        with self._db.transaction():
+            seq = tree.append(self._db, session_id, parent, Step("message"), ledger_hash)
+            row = {
+                "node": seq,
+                "role": role,
+                "text": clean(text),
+                "tokens": tokens,
+                "seconds": seconds,
+                "stopped_by": stopped_by,
+                "fresh": fresh,
+            }
+            self._db.insert("message", row)
+            tree.move(self._db, session_id, seq)
+            return self._node(seq)
+
+    def add_mark(
+        self,
+        session_id: str,
+        kind: str,
+        edit_id: str,
+        *,
+        parent: str | None = None,
+        ledger_hash: str,
+    ) -> Node:
+        """An undo, redo or drop of an edit under `parent` (default: the tip), the new tip.
+
+        Raises UnknownSession, UnknownNode, UnknownEdit (of another session, or never done).
+        """
+        if kind not in MARKS:
+            raise ValueError(f"a mark is one of {', '.join(MARKS)}, not {kind!r}")
+        with self._db.transaction():
+            tree.session_tip(self._db, session_id)
+            edit = self.edit(edit_id)
+            if edit.session != session_id or edit.state != "done":
+                raise UnknownEdit(f"edit {edit.id} is {edit.state}, in session {edit.session}.")
+            seq = tree.append(self._db, session_id, parent, Step(kind, edit.id), ledger_hash)
+            tree.move(self._db, session_id, seq)
+            return self._node(seq)
+
+    def move_tip(self, session_id: str, node_id: str) -> None:
+        """Stand at another node, with the edits active there. Raises Unknown…"""
+        with self._db.transaction():
+            seq = tree.seq_of(self._db, session_id, node_id)
+            assert seq is not None, "a named node exists"
+            tree.move(self._db, session_id, seq)
+
+    def _node(self, seq: int) -> Node:
+        return tree.nodes(self._db, "n.seq = :seq", {"seq": seq})[0]
+
+    def nodes(self, session_id: str) -> list[Node]:
+        """The whole tree, in the order it grew. Raises UnknownSession."""
+        tree.session_tip(self._db, session_id)
+        return tree.nodes(self._db, "n.session = :session", {"session": session_id})
+
+    def path(self, session_id: str, tip: str | None = None) -> list[Node]:
+        """The nodes from the root to `tip` (default: the tip). Raises Unknown…"""
+        return tree.path(self._db, tree.seq_of(self._db, session_id, tip))
+
+    def conversation(self, session_id: str, tip: str | None = None) -> list[Message]:
+        """The messages from the root to `tip` (default: the tip). Raises Unknown…"""
+        return tree.conversation(self._db, tree.seq_of(self._db, session_id, tip))
+
+    # Edits
+
+    def begin_edit(
+        self,
+        session_id: str,
+        *,
+        edit_id: str,
+        method: str,
+        hparams: JsonDict,
+        request: JsonDict,
+        parent: str | None = None,
+        seed: int = 0,
+        device: str = "",
+    ) -> Node:
+        """Record the intent to edit, before anything is computed; the tip stays.
+
+        The edit runs until `finish_edit` or `fail_edit`, or until this process is gone.
+        Raises UnknownSession, UnknownNode.
+        """
+        values = {"method": method, "hparams": dumps(hparams), "seed": seed, "device": device}
+        with self._db.transaction():
+            seq = tree.append(self._db, session_id, parent, Step("edit", edit_id))
+            edits.insert(self._db, seq, edit_id, values, request)
+            return self._node(seq)
+
+    def finish_edit(
+        self,
+        node_id: str,
+        *,
+        patches: Sequence[PatchRecord],
+        tensors: bytes,
+        edit: JsonDict,
+        before: JsonDict,
+        after: JsonDict,
+        success: bool,
+        verdict: str,
+        metrics: Mapping[str, Mapping[str, Any]],
+        seconds: Mapping[str, float],
+        peak_memory: int,
+        versions: JsonDict,
+        ledger_hash: str,
+    ) -> EditRow:
+        """Record an edit that is done; its node becomes the tip.
+
+        The tensor file is on the disk before the row says so. Raises UnknownEdit (no such edit,
+        or it ended already), StoreFull and others; then the edit is still running and the call
+        can be repeated.
+        """
+        edit_id = self._unended(node_id).id
+        digest = self._blobs.write(tensors)
+        values = {
+            "seconds": dumps(dict(seconds)),
+            "peak_memory": peak_memory,
+            "success": success,
+            "verdict": clean(verdict),
+            "before": dumps(before),
+            "after": dumps(after),
+            "versions": dumps(versions),
+            "body": dumps(edit),
+            "tensors": digest,
+            "size": len(tensors),
+        }
+        with self._db.transaction():
+            found = self._unended(node_id)
+            if not self._blobs.has(digest, len(tensors)):  # swept away as an orphan meanwhile
+                self._blobs.write(tensors)
+            edits.finish(self._db, edit_id, values)
+            edits.insert_patches(self._db, edit_id, patches)
+            edits.insert_metrics(self._db, edit_id, edits.metric_records(metrics))
+            self._db.update("node", "id", node_id, {"ledger_hash": ledger_hash})
+            seq = tree.seq_of(self._db, found.session, node_id)
+            assert seq is not None, "the edit's node exists"
+            tree.move(self._db, found.session, seq)
+            return self.edit(edit_id)
+
+    def fail_edit(self, node_id: str, state: str, error: str) -> EditRow:
+        """Record that an edit came to nothing: `state` is failed or cancelled. The tip stays.
+
+        Raises UnknownEdit (no such edit, or it ended already).
+        """
+        if state not in edits.ENDED:
+            raise ValueError(f"an edit ends as one of {', '.join(edits.ENDED)}, not {state!r}")
+        with self._db.transaction():
+            found = self._unended(node_id)
+            edits.end(self._db, found.id, state, error)
+            return self.edit(found.id)
+
+    def _unended(self, node_id: str) -> EditRow:
+        """The edit, running; or taken for dead by another process, which was wrong then."""
+        found = edits.by_node(self._db, node_id)
+        if found.state not in ("running", "interrupted"):
+            raise UnknownEdit(f"edit {found.id} has ended already ({found.state}).")
+        return found
+
+    def active_edits(self, session_id: str, tip: str | None = None) -> list[EditRow]:
+        """The edits active at `tip` (default: the tip), in the order they apply."""
+        state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
+        return edits.by_ids(self._db, state.active)
+
+    def undone_edits(self, session_id: str, tip: str | None = None) -> list[EditRow]:
+        """The edits that redo can put back at `tip`; the next one is last."""
+        state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
+        return edits.by_ids(self._db, state.undone)
+
+    def edit(self, ref: str) -> EditRow:
+        """By id, or 4 or more characters from either end of it. Raises UnknownEdit."""
+        return edits.by_ids(self._db, [catalog.find_edit(self._db, ref)])[0]
+
+    def edits(self, session_id: str) -> list[EditRow]:
+        """All edits of a session, in any state, in the order they were begun."""
+        tree.session_tip(self._db, session_id)
+        return edits.select(self._db, "node.session = :session", {"session": session_id})
+
+    def interrupted(self) -> list[EditRow]:
+        """Running edits whose process is gone, in all sessions. Each is told once."""
+        with self._db.transaction():
+            return edits.by_ids(self._db, edits.mark_interrupted(self._db))
+
+    def tensors(self, edit: EditRow) -> bytes:
+        """The tensor file of an edit that is done. Raises UnknownEdit, CorruptTensors."""
+        if edit.tensors is None:
+            raise UnknownEdit(f"edit {edit.id} has no tensors: it is {edit.state}.")
+        return self._blobs.read(edit.tensors)
+
+    # Events
+
+    def add_events(
+        self, session_id: str, node_id: str | None, job: str, events: Sequence[JsonDict]
+    ) -> None:
+        """Append a job's events, as their JSON objects (kind, seq, t, ...).
+
+        Raises UnknownSession, UnknownNode.
+        """
+        with self._db.transaction():
+            log.add(self._db, session_id, node_id, job, events)
+
+    def events(
+        self, session_id: str, job: str | None = None, node: str | None = None
+    ) -> list[JsonDict]:
+        """What `add_events` was given, in order: all, of one job, or of one node.
+
+        Numbers that are not finite are left encoded, as the engine's `from_json` expects them.
+        Raises UnknownSession.
+        """
+        return log.select(self._db, session_id, job, node)
+
+    # Finding
+
+    def search(self, text: str, limit: int = 50) -> list[Hit]:
+        """Questions, answers and facts with every word of `text`; the last may be unfinished."""
+        return search.search(self._db, text, limit)
+
+    def input_history(self, limit: int = 1000) -> list[str]:
+        """What was typed, in all sessions: newest first, each text once."""
+        rows = self._db.rows(
+            """SELECT text FROM message WHERE role = 'user'
+            GROUP BY text ORDER BY max(node) DESC LIMIT :limit""",
+            {"limit": limit},
+        )
+        return [row["text"] for row in rows]
+
+    # Upkeep
+
+    def check(self) -> list[str]:
+        """What is wrong with the database or the tensor files, a line each; nothing if sound."""
+        return upkeep.check(self._db, self._blobs)
+
+    def sweep(self, min_age: float = _ORPHAN_AGE) -> list[Path]:
+        """Remove tensor files that no edit names; returns them. min_age: seconds."""
+        with self._db.transaction():  # no edit can be recorded meanwhile
+            return upkeep.sweep(self._db, self._blobs, min_age)
