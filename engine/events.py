@@ -102,7 +102,7 @@ class EditStep(Event):
     loss: float
     parts: dict[str, float]  # "nll", "kl", "decay", ...: sum is the loss
     p_new: float  # mean over contexts of the target's probability (geometric over its tokens)
-    p_old: float  # the same of the old answer; NaN when there is none
+    p_old: float  # mean probability of the old answer's first token; NaN when there is none
     delta_norm: float = math.nan
 
 

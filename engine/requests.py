@@ -32,6 +32,7 @@ class Request:
     neighbours    prompts about other subjects: must not change
     portability   consequences of the fact
     chat          asked as a chat turn (template or Q/A preamble), not as a statement to continue
+    history       the (question, answer) turns before it: one more context the edit must hold in
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Request:
     neighbours: tuple[str, ...] = ()
     portability: tuple[Probe, ...] = ()
     chat: bool = False
+    history: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> Request:
         """Itself, with blanks stripped.
@@ -93,11 +95,12 @@ class Request:
                 raise BadRequest(f"missing field {name!r}.")
         values = dict(data)
         for name in ("prompt", "target_new", "subject", "target_old"):
-            if not isinstance(values.get(name, ""), (str, type(None))):
+            absent = name in ("subject", "target_old") and values.get(name) is None
+            if not (absent or isinstance(values[name], str)):
                 raise BadRequest(f"{name!r} must be text, not {values[name]!r}.")
         for name in ("rephrases", "neighbours"):
             items = values.get(name) or ()
-            if isinstance(items, str) or not all(isinstance(i, str) for i in items):
+            if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
                 raise BadRequest(f"{name!r} must be a list of texts.")
             values[name] = tuple(items)
         try:
@@ -106,6 +109,10 @@ class Request:
             raise BadRequest("'portability' must be a list of {prompt, answer}.") from None
         if not isinstance(values.get("chat", False), bool):
             raise BadRequest("'chat' must be true or false.")
+        try:
+            values["history"] = tuple((str(q), str(a)) for q, a in values.get("history") or ())
+        except (TypeError, ValueError):
+            raise BadRequest("'history' must be a list of [question, answer].") from None
         return cls(**values)
 
 
@@ -115,7 +122,8 @@ def read_requests(path: Path) -> Iterator[Request]:
     Raises BadFile naming the file and the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON texts may hold U+2028 and other line separators of Unicode.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(path, None, f"cannot be read ({error}).") from error
     for number, line in enumerate(lines, start=1):

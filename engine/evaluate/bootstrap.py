@@ -50,3 +50,8 @@ def estimate(
     means = (v * w)[drawn].sum(axis=1) / w[drawn].sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return Estimate(float((v * w).sum() / w.sum()), float(low), float(high), len(v))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie, interpolated; NaN of nothing."""
+    return float(np.quantile(np.asarray(values, dtype=np.float64), share)) if values else math.nan

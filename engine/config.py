@@ -1,0 +1,269 @@
+"""Hyper-parameters: where they come from, and what they may be. Imports no torch.
+
+A method declares a frozen dataclass; files and the command line fill it. Later wins:
+
+    hparams/<method>/default.yaml        for any model: layers as shares of the depth ("20%")
+    hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`
+    <home>/hparams/<method>/<model>.yaml the user's own
+    key=value                            the command line
+
+A key that is unknown, missing or of the wrong type is an error that names file, key and type.
+Values are coerced by the declared type, because YAML reads `5e-1` as text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import yaml
+
+from . import paths
+from .errors import BadFile, BadSetting
+
+LAYER = "layer"
+
+Layer = Annotated[int, LAYER]
+"""A 0-based layer. In a file it may be a share of the depth: "20%" of 30 layers is layer 6."""
+
+COMMAND_LINE = "command line"
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HParams:
+    """Base of the hyper-parameters of every method.
+
+    Fields may be bool, int, float, str, `Layer`, a Literal, `X | None` and `tuple[X, ...]`.
+    A ValueError from `__post_init__` is reported as a bad setting.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+H = TypeVar("H", bound=HParams)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some settings and where they stand: the path of a file, or "command line"."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+def resolve_hparams(
+    method: str,
+    cls: type[H],
+    *,
+    model_type: str,
+    n_layers: int,
+    width: int,
+    name: str,
+    overrides: Mapping[str, str],
+) -> tuple[H, dict[str, str]]:
+    """The hyper-parameters of `method` for a model, and per key where each came from.
+
+    name  the model's name, for the user's own file
+    Raises BadSetting, BadFile.
+    """
+    shape = {"model_type": model_type, "n_layers": n_layers, "width": width}
+    files = [paths.packaged(f"{method}/default.yaml")]
+    files += [p for p in presets(method) if _match(p) == shape]
+    own = paths.home() / "hparams" / method / f"{file_name(name)}.yaml"
+    files += [own] if own.exists() else []
+    sources = [Source(str(file), settings(file)) for file in files]
+    sources.append(Source(COMMAND_LINE, overrides))
+    return build(cls, sources, n_layers=n_layers)
+
+
+def presets(method: str) -> list[Path]:
+    """The packaged files of a method for particular models."""
+    folder = paths.packaged(method)
+    return sorted(p for p in folder.glob("*.yaml") if p.name != "default.yaml")
+
+
+def _match(path: Path) -> dict[str, Any]:
+    """What a preset is for. Raises BadSetting when it does not say, or says it otherwise."""
+    found = read_yaml(path).get("match")
+    types_ = {"model_type": str, "n_layers": int, "width": int}
+    if (
+        not isinstance(found, dict)
+        or set(found) != set(types_)
+        or not all(_is(found[key], kind) for key, kind in types_.items())
+    ):
+        raise BadSetting(
+            f"{path}: 'match' must be {{model_type: text, n_layers: whole number, "
+            f"width: whole number}}, not {found!r}."
+        )
+    return found
+
+
+def file_name(model: str) -> str:
+    """The name of a model as a file's name: `org/name` is `org--name`, a folder its last part."""
+    path = Path(model)
+    if path.is_absolute() or model.startswith((".", "~")):
+        return path.name
+    return model.replace("/", "--")
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """The keys of a preset, without what it matches."""
+    return {key: value for key, value in read_yaml(path).items() if key != "match"}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file is an empty one.
+
+    Raises BadFile naming the file and, for a syntax error, the line.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(path, None, f"cannot be read ({error}).") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise BadFile(path, line, f"is not YAML: {error.problem or error.context}.") from error
+    except yaml.YAMLError as error:
+        raise BadFile(path, None, f"is not YAML: {error}.") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise BadFile(path, 1, "must hold `key: value` lines.")
+    return found
+
+
+def build(
+    cls: type[P], sources: Sequence[Source], *, n_layers: int = 0
+) -> tuple[P, dict[str, str]]:
+    """A dataclass filled from `sources`, later ones first in force; per key its source.
+
+    Keys that no source names keep the default of the class ("default").
+    Raises BadSetting.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys(fields, "default")
+    for source in sources:
+        for key, value in source.values.items():
+            if key not in fields:
+                known = ", ".join(sorted(fields))
+                raise BadSetting(f"{source.name}: unknown key {key!r}.", f"Known: {known}.")
+            values[key] = _checked(source, key, value, hints[key], n_layers)
+            origin[key] = source.name
+    for key, field in fields.items():
+        absent = field.default is field.default_factory is dataclasses.MISSING
+        if key not in values and absent:
+            place = sources[0].name if sources else cls.__name__
+            raise BadSetting(f"{place}: missing key {key!r} ({describe(hints[key])}).")
+    try:
+        return cls(**values), origin
+    except ValueError as error:
+        raise BadSetting(f"{sources[-1].name if sources else cls.__name__}: {error}") from error
+
+
+def _checked(source: Source, key: str, value: Any, declared: Any, n_layers: int) -> Any:
+    try:
+        return coerce(value, declared, n_layers)
+    except ValueError as error:
+        reason = str(error) or f"must be {describe(declared)}"
+        raise BadSetting(f"{source.name}: {key!r} {reason}, not {value!r}.") from None
+
+
+def coerce(value: Any, declared: Any, n_layers: int = 0) -> Any:
+    """`value` as the declared type. Text is read where a file or the command line may hold it.
+
+    Raises ValueError, with a message where the type alone would not explain it.
+    """
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if origin is Annotated:
+        return _layer(value, n_layers) if LAYER in arguments else coerce(value, arguments[0])
+    if origin in (Union, types.UnionType):
+        return _optional(value, arguments, n_layers)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError
+        return value
+    if origin is tuple:
+        items = [i.strip() for i in value.split(",") if i.strip()] if _is(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise ValueError
+        return tuple(coerce(item, arguments[0], n_layers) for item in items)
+    return _plain(value, declared)
+
+
+def _plain(value: Any, declared: Any) -> Any:
+    if declared is bool:
+        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        if _is(value, str) and value.lower() in words:
+            return words[value.lower()]
+    elif declared is float and (_is(value, int) or _is(value, str)):
+        return _number(float, value)
+    elif declared is int and _is(value, str):
+        return _number(int, value)
+    if not _is(value, declared):
+        raise ValueError
+    return value
+
+
+def _number(kind: type[P], value: Any) -> P:
+    try:
+        return kind(value)  # type: ignore[call-arg]
+    except ValueError:
+        raise ValueError from None  # the caller says what was expected
+
+
+def _is(value: Any, kind: type) -> bool:
+    """isinstance, where True is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _optional(value: Any, members: tuple[Any, ...], n_layers: int) -> Any:
+    if type(None) in members and (value is None or (_is(value, str) and value.lower() == "none")):
+        return None
+    for member in members:
+        if member is not type(None):
+            try:
+                return coerce(value, member, n_layers)
+            except ValueError:
+                continue
+    raise ValueError
+
+
+def _layer(value: Any, n_layers: int) -> int:
+    """A layer given as an index or as a share of the depth."""
+    if _is(value, str) and value.endswith("%"):
+        share = _number(float, value[:-1])
+        if not 0 <= share <= 100:
+            raise ValueError("must be between 0% and 100%")
+        return min(int(n_layers * share / 100), max(n_layers - 1, 0))
+    layer = int(_plain(value, int))
+    if n_layers and not 0 <= layer < n_layers:
+        raise ValueError(f"must be a layer from 0 to {n_layers - 1}")
+    return layer
+
+
+def describe(declared: Any) -> str:
+    """A declared type in words: "a whole number", "a list of texts" ..."""
+    origin, arguments = typing.get_origin(declared), typing.get_args(declared)
+    if origin is Annotated:
+        return "a layer" if LAYER in arguments else describe(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(member) for member in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    if origin is tuple:
+        return f"a list ({describe(arguments[0])} each)"
+    words = {
+        bool: "true or false", int: "a whole number", float: "a number", str: "text",
+        type(None): "none",
+    }  # fmt: skip
+    return words.get(declared, str(declared))

@@ -1,0 +1,318 @@
+"""Correcting an answer: measure, edit, measure again, and say in words what came of it.
+
+The same prompts are asked before and after in identical batches, so that they compare. The
+edit joins the ledger at the very end: an error or a cancel on the way leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import methods, patches
+from .arch import weight_of
+from .config import resolve_hparams
+from .edit import Edit, new_id
+from .errors import BadRequest, UnsupportedModel
+from .evaluate.metrics import scores
+from .evaluate.normalise import begins_with, equals
+from .evaluate.probes import Probes
+from .events import EditApplied, EditPlanned, Event, Metric
+from .ledger import Ledger
+from .methods import MethodInfo
+from .requests import Request
+from .tokens import Rendered, target_ids
+
+if TYPE_CHECKING:
+    from .lm import LM
+
+MAX_TOKENS = 64  # of the answer that decides about success
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The greedy answer, and the probabilities of the new and the old one (NaN: no old one).
+
+    A probability is the geometric mean over the answer's tokens.
+    """
+
+    answer: str
+    p_new: float
+    p_old: float
+    ended: bool  # by itself, not at the token limit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a correction did. `layers`: {site, rank, norm_ratio} per patch."""
+
+    edit: Edit
+    success: bool
+    verdict: str
+    before: Answered
+    after: Answered
+    metrics: tuple[Metric, ...]
+    layers: tuple[dict[str, Any], ...]
+    seconds: dict[str, float]
+    steps: int
+    losses: tuple[float, ...]
+    versions: dict[str, str]
+
+
+def correct(
+    lm: LM,
+    ledger: Ledger,
+    request: Request,
+    *,
+    method: str,
+    overrides: Mapping[str, str] | None = None,
+    probes: bool = True,
+    seed: int = 0,
+    edit_id: str = "",
+) -> Generator[Event, None, Outcome]:
+    """Edit one fact into the model on top of the ledger's edits, and judge it.
+
+    overrides  hyper-parameters that replace the resolved ones, as texts
+    probes     ask rephrasings, neighbours and held-out text too
+    Yields Loading, EditPlanned, EditStep, Note, Metric and EditApplied. The edit is in the
+    ledger when this returns. Raises BadRequest (also when the model already answers the
+    target), UnknownName, BadSetting, UnsupportedModel, EditFailed.
+    """
+    clock = _Clock()
+    request = request.check()
+    info = _method(lm, request, method)
+    hp, sources = _hparams(lm, info, overrides or {}, seed)
+    prompt = lm.prompt(request.prompt, chat=request.chat)
+    with lm.active(ledger.patches()):
+        before = _ask(lm, prompt, request)
+        request = _with_old(request, before)
+        before = dataclasses.replace(before, p_old=_probability(lm, prompt, request.target_old))
+        asked = Probes.build(lm, request) if probes else None
+        probed = (yield from asked.ask(lm)) if asked else None
+        clock.lap("probes")
+        edit = yield from _named(info.run()(lm, [request], hp), edit_id or new_id())
+        clock.lap("edit")
+    edit = dataclasses.replace(edit, provenance=_provenance(lm, edit, sources, seed))
+    with lm.active((*ledger.patches(), *edit.patches)):
+        after = _ask(lm, prompt, request)
+        reprobed = (yield from asked.ask(lm)) if asked else None
+    clock.lap("probes")
+    layers = tuple(_layer(lm, patch) for patch in edit.patches)
+    metrics = [_said(request, before, after)]
+    if asked and probed is not None and reprobed is not None:
+        metrics += asked.compare(probed, reprobed)
+    metrics.append(_weight(layers))
+    yield from metrics
+    outcome = Outcome(
+        edit=edit,
+        success=_succeeded(request, after),
+        verdict=_verdict(request, after, metrics),
+        before=before,
+        after=after,
+        metrics=tuple(metrics),
+        layers=layers,
+        seconds=clock.seconds(edit),
+        steps=len(edit.numbers.get("losses", ())),
+        losses=tuple(edit.numbers.get("losses", ())),
+        versions=edit.provenance["versions"],
+    )
+    ledger.apply(edit)
+    yield _applied(outcome)
+    return outcome
+
+
+# -- before -------------------------------------------------------------------------------------
+
+
+def _method(lm: LM, request: Request, name: str) -> MethodInfo:
+    info = methods.get(name)
+    if lm.arch.model_type not in info.families:
+        raise UnsupportedModel(
+            f"{name} does not edit {lm.arch.model_type!r} models.",
+            f"It edits: {', '.join(sorted(info.families))}.",
+        )
+    if info.needs_subject and request.subject is None:
+        raise BadRequest(f"{name} needs the subject of the prompt.", "Name it: --subject ...")
+    return info
+
+
+def _hparams(
+    lm: LM, info: MethodInfo, overrides: Mapping[str, str], seed: int
+) -> tuple[Any, dict[str, str]]:
+    cls = info.params_class()
+    given = dict(overrides)
+    if "seed" in {f.name for f in dataclasses.fields(cls)}:
+        given.setdefault("seed", str(seed))
+    return resolve_hparams(
+        info.name,
+        cls,
+        model_type=lm.arch.model_type,
+        n_layers=lm.n_layers,
+        width=lm.width,
+        name=lm.name,
+        overrides=given,
+    )
+
+
+def _with_old(request: Request, before: Answered) -> Request:
+    """The request with the present answer as the old one.
+
+    Raises BadRequest when the model already answers the target.
+    """
+    if _succeeded(request, before):
+        raise BadRequest(f"the target equals the present answer ({before.answer!r}).")
+    if request.target_old or not before.answer:
+        return request
+    return dataclasses.replace(request, target_old=before.answer)
+
+
+def _ask(lm: LM, prompt: Rendered, request: Request) -> Answered:
+    reply = lm.reply(prompt, MAX_TOKENS)
+    return Answered(
+        answer=reply.text,
+        p_new=_probability(lm, prompt, request.target_new),
+        p_old=_probability(lm, prompt, request.target_old),
+        ended=reply.reason == "stop",
+    )
+
+
+def _probability(lm: LM, prompt: Rendered, answer: str | None) -> float:
+    if not answer:
+        return math.nan
+    (score,) = scores(lm, [(prompt.ids, target_ids(lm.tokenizer, prompt, answer))])
+    return math.exp(-score.nll)
+
+
+def _named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, None, Edit]:
+    """The method's own run, under the id that the edit will have."""
+    try:
+        while True:
+            event = next(edit)
+            yield (
+                dataclasses.replace(event, edit=edit_id)
+                if isinstance(event, EditPlanned)
+                else event
+            )
+    except StopIteration as stop:
+        return dataclasses.replace(stop.value, id=edit_id)
+    finally:
+        edit.close()
+
+
+def _provenance(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dict[str, Any]:
+    return {
+        **edit.provenance,
+        "model": lm.name,
+        "fingerprint": lm.fingerprint,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device": str(lm.device),
+        "seed": seed,
+        "sources": sources,
+        "versions": {
+            "llm-edit": version("llm-edit-chat"),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "python": platform.python_version(),
+        },
+    }
+
+
+# -- after --------------------------------------------------------------------------------------
+
+
+def _succeeded(request: Request, answered: Answered) -> bool:
+    """By free decoding: a chat answer is the target and ends; a statement begins with it."""
+    if request.chat:
+        return answered.ended and equals(answered.answer, request.target_new)
+    return begins_with(answered.answer, request.target_new)
+
+
+def _said(request: Request, before: Answered, after: Answered) -> Metric:
+    return Metric(
+        name="said",
+        before=0.0,
+        after=float(_succeeded(request, after)),
+        n=1,
+        detail={
+            "answer_before": before.answer,
+            "answer_after": after.answer,
+            "target": request.target_new,
+            "p_new_before": before.p_new,
+            "p_new_after": after.p_new,
+        },
+    )
+
+
+def _layer(lm: LM, patch: patches.Patch) -> dict[str, Any]:
+    weight = weight_of(lm.model.get_submodule(patch.site), lm.arch)
+    return patches.describe(patch, float(weight.float().norm()))
+
+
+def _weight(layers: tuple[dict[str, Any], ...]) -> Metric:
+    ratios = {layer["site"]: layer["norm_ratio"] for layer in layers}
+    return Metric(
+        name="weight", before=0.0, after=max(ratios.values(), default=0.0), n=len(ratios),
+        detail=ratios,
+    )  # fmt: skip
+
+
+def _verdict(request: Request, after: Answered, metrics: list[Metric]) -> str:
+    """The outcome in one or two sentences."""
+    if not _succeeded(request, after):
+        return (
+            f"Not changed: the model says {after.answer!r}, not {request.target_new!r} "
+            f"(P(new) {after.p_new:.2f}). Try another method, or name another subject."
+        )
+    neighbours = next((m for m in metrics if m.name == "neighbours"), None)
+    if neighbours is None:
+        return f"Changed: the model now says {after.answer!r}."
+    moved = [row for row in neighbours.detail.get("rows", ()) if not row["kept"]]
+    if not moved:
+        return f"Changed and kept: {neighbours.n} of {neighbours.n} neighbours answer as before."
+    first = moved[0]
+    return (
+        f"Changed, but {len(moved)} of {neighbours.n} neighbours moved: "
+        f"{first['prompt']!r} now gives {first['after']!r} (before: {first['before']!r})."
+    )
+
+
+def _applied(outcome: Outcome) -> EditApplied:
+    numbers = {k: float(v) for k, v in outcome.edit.numbers.items() if isinstance(v, (int, float))}
+    return EditApplied(
+        edit=outcome.edit.id,
+        method=outcome.edit.method,
+        success=outcome.success,
+        verdict=outcome.verdict,
+        answer_before=outcome.before.answer,
+        answer_after=outcome.after.answer,
+        sites=outcome.layers,
+        numbers=numbers
+        | {"p_new_before": outcome.before.p_new, "p_new_after": outcome.after.p_new},
+        seconds=outcome.seconds,
+    )
+
+
+class _Clock:
+    """Seconds per part."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = self._laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def seconds(self, edit: Edit) -> dict[str, float]:
+        """{total, edit, probes} and what the method itself says of its parts."""
+        total = time.perf_counter() - self._began
+        return {"total": total, **self._laps, **edit.numbers.get("seconds", {})}

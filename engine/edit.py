@@ -1,0 +1,81 @@
+"""One edit: what was asked, what came of it, and how it was made. JSON and safetensors only."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from .errors import BadInput
+from .patches import KINDS, Patch
+from .requests import Request
+
+JsonDict = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An immutable edit.
+
+    id          16 hex digits
+    requests    the facts
+    patches     what changes in the forward pass
+    hparams     every hyper-parameter used; `sources` says where each came from
+    provenance  model fingerprint, seed, dtype, library versions
+    numbers     what the method measured on the way (denominator, norms, losses ...)
+    """
+
+    method: str
+    requests: tuple[Request, ...]
+    patches: tuple[Patch, ...]
+    hparams: JsonDict
+    provenance: JsonDict = field(default_factory=dict)
+    numbers: JsonDict = field(default_factory=dict)
+    id: str = field(default_factory=lambda: new_id())
+
+    def save(self) -> tuple[JsonDict, bytes]:
+        """A JSON-safe description, and the tensors as safetensors bytes."""
+        tensors = {
+            f"{i}.{name}": tensor.detach().cpu().contiguous()
+            for i, patch in enumerate(self.patches)
+            for name, tensor in patch.tensors().items()
+        }
+        described = {
+            "id": self.id,
+            "method": self.method,
+            "requests": [r.to_json() for r in self.requests],
+            "patches": [{"kind": p.kind, "site": p.site} for p in self.patches],
+            "hparams": self.hparams,
+            "provenance": self.provenance,
+            "numbers": self.numbers,
+        }
+        return described, save_tensors(tensors)
+
+    @classmethod
+    def load(cls, described: JsonDict, tensors: bytes) -> Edit:
+        """What `save` wrote.
+
+        Raises BadInput for a kind of patch this version does not know.
+        """
+        found = load_tensors(tensors)
+        patches = []
+        for i, entry in enumerate(described["patches"]):
+            if entry["kind"] not in KINDS:
+                raise BadInput(f"edit {described['id']}: unknown kind of patch {entry['kind']!r}.")
+            prefix = f"{i}."
+            own = {k[len(prefix) :]: v for k, v in found.items() if k.startswith(prefix)}
+            patches.append(KINDS[entry["kind"]].from_tensors(entry["site"], own))
+        values = {f.name: described[f.name] for f in dataclasses.fields(cls)}
+        values["requests"] = tuple(Request.from_json(r) for r in described["requests"])
+        values["patches"] = tuple(patches)
+        return cls(**values)
+
+
+def new_id() -> str:
+    """16 hex digits, increasing with time: 44 bits of milliseconds, 20 of chance."""
+    return f"{int(time.time() * 1000):011x}{int.from_bytes(os.urandom(3), 'big') >> 4:05x}"

@@ -1,0 +1,96 @@
+"""The editing methods, by name. Importing this imports no method and no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from ..errors import UnknownName
+
+ENTRY_POINTS = "llm_edit.methods"
+
+DECODERS = (
+    "gpt2", "gptj", "gpt_neox", "gpt_neo", "opt", "bloom", "phi", "llama", "mistral",
+    "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text", "falcon",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodInfo:
+    """What is known of a method without importing it.
+
+    target         "module:function"; the function is a generator
+                   `method(lm, requests, hp) -> yields Event, returns Edit`
+    params         "module:class" of its hyper-parameters
+    needs_subject  the request must name its subject
+    batch          edits several facts in one go
+    training       needs a trained editor first
+    families       model types it can edit (see engine/arch.py)
+    """
+
+    name: str
+    target: str
+    params: str
+    summary: str
+    paper: str
+    needs_subject: bool = True
+    batch: bool = False
+    training: bool = False
+    families: tuple[str, ...] = DECODERS
+
+    def run(self) -> Callable[..., Any]:
+        """The method itself (imports it)."""
+        method: Callable[..., Any] = _load(self.target)
+        return method
+
+    def params_class(self) -> Any:
+        """Its hyper-parameter dataclass (imports it)."""
+        return _load(self.params)
+
+
+_BUILT_IN = (
+    MethodInfo(
+        name="r-rome",
+        target="engine.methods.rome:r_rome",
+        params="engine.methods.rome:RomeParams",
+        summary="rank-one edit of one MLP, the same averaged key throughout",
+        paper="Gupta et al. 2024, arXiv:2403.07175",
+    ),
+    MethodInfo(
+        name="rome",
+        target="engine.methods.rome:rome",
+        params="engine.methods.rome:RomeParams",
+        summary="rank-one edit of one MLP, as published",
+        paper="Meng et al. 2022, arXiv:2202.05262",
+    ),
+)
+METHODS: dict[str, MethodInfo] = {info.name: info for info in _BUILT_IN}
+
+
+def methods() -> dict[str, MethodInfo]:
+    """All methods: ours, and those that installed packages register.
+
+    An entry point of the group `llm_edit.methods` names a MethodInfo; ours cannot be replaced.
+    """
+    found = dict(METHODS)
+    for point in entry_points(group=ENTRY_POINTS):
+        info = point.load()
+        if isinstance(info, MethodInfo):
+            found.setdefault(info.name, info)
+    return found
+
+
+def get(name: str) -> MethodInfo:
+    """Raises UnknownName."""
+    known = methods()
+    if name not in known:
+        raise UnknownName("method", name, known)
+    return known[name]
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,228 @@
+"""C = E[k kᵀ]: what the keys of a layer look like on ordinary text.
+
+Computed once per model and kept on disk. The pass stops at the deepest layer asked for and
+feeds all of them; it yields often, so that it can run in idle moments, and an interrupted
+collection goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .assets import text_corpus
+from .errors import BadSetting, SingularCovariance
+from .events import Event, Loading
+from .hooks import capture
+from .paths import cache
+
+if TYPE_CHECKING:
+    from .lm import LM
+
+log = logging.getLogger(__name__)
+
+SEQUENCE = 128  # tokens of a text that are read: editing prompts are short too
+BATCH = 16  # texts at a time: short enough a slice for a waiting job
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Second moment of the keys at one site.
+
+    C       [d_ff, d_ff] float32, symmetric positive definite (a ridge of 1e-6 of its mean
+            diagonal is added, which only matters for fewer tokens than d_ff)
+    factor  [d_ff, d_ff] float32, lower Cholesky factor of C
+    tokens  number of keys averaged
+    """
+
+    C: Tensor
+    factor: Tensor
+    tokens: int
+
+    @classmethod
+    def of(cls, total: Tensor, tokens: int) -> Moment:
+        """From the sum of kkᵀ in float64. Raises SingularCovariance."""
+        C = total / max(tokens, 1)
+        C.diagonal().add_(1e-6 * C.diagonal().mean())
+        return cls(C.float(), cholesky(C, tokens).float(), tokens)
+
+    def solve(self, k: Tensor, anchors: Tensor | None = None, weight: float = 0.0) -> Tensor:
+        """C⁻¹k for k [d_ff]; with anchor keys A [n, d_ff], (C + (weight/n) AᵀA)⁻¹k.
+
+        The factor of C is kept and the anchors enter by the Woodbury identity, so that no
+        d_ff × d_ff matrix is factored per edit:
+        y − Z (n/weight I + AZ)⁻¹ Ay  with  y = C⁻¹k, Z = C⁻¹Aᵀ.
+        """
+        k = k.to(self.factor)
+        y = torch.cholesky_solve(k[:, None], self.factor)[:, 0]
+        if anchors is None or weight == 0:
+            return y
+        A = anchors.to(self.factor)
+        Z = torch.cholesky_solve(A.T.contiguous(), self.factor)  # [d_ff, n]
+        inner = (A @ Z).double()  # A C⁻¹ Aᵀ
+        inner.diagonal().add_(len(A) / weight)
+        return y - Z @ torch.linalg.solve(inner, (A @ y).double()).to(y)
+
+    def to(self, device: torch.device) -> Moment:
+        return Moment(self.C.to(device), self.factor.to(device), self.tokens)
+
+
+def cholesky(C: Tensor, tokens: int) -> Tensor:
+    """Lower factor of C [d, d]. Raises SingularCovariance naming the sample count and d."""
+    factor, info = torch.linalg.cholesky_ex(C)
+    if int(info) != 0 or not bool(torch.isfinite(factor).all()):
+        raise SingularCovariance(
+            f"the second moment of {C.shape[0]}-dimensional keys from {tokens} tokens "
+            "cannot be inverted.",
+            "Collect more tokens: --hp tokens=...",
+        )
+    return factor
+
+
+class Statistics:
+    """The moments of one model, in memory and on disk."""
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+        self._ready: dict[Path, Moment] = {}
+        self._open: dict[tuple[str, ...], _Collection] = {}
+
+    def moment(self, layer: int, *, text: str, tokens: int) -> Generator[Event, None, Moment]:
+        """C of the keys of one layer: see `moments`."""
+        found = yield from self.moments([layer], text=text, tokens=tokens)
+        return found[layer]
+
+    def moments(
+        self, layers: Sequence[int], *, text: str, tokens: int
+    ) -> Generator[Event, None, dict[int, Moment]]:
+        """C of the keys of each layer, on the model without patches.
+
+        text    a text asset ("wikipedia-vital") or the path of a text file, a passage a line
+        tokens  how many keys to average
+        Yields Loading(stage="statistics"). Raises AssetUnavailable, BadSetting,
+        SingularCovariance.
+        """
+        passages = yield from _passages(text)
+        digest = hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
+        files = {layer: self._file(layer, digest, tokens) for layer in layers}
+        for file in files.values():
+            kept = None if file in self._ready else _load(file)
+            if kept is not None:
+                self._ready[file] = kept.to(self._lm.device)
+        missing = [layer for layer in layers if files[layer] not in self._ready]
+        if missing:
+            key = (digest, str(tokens), *map(str, missing))
+            if key not in self._open:
+                self._open[key] = _Collection(self._lm, missing, passages, tokens)
+            running = self._open[key]
+            yield from running.run()
+            for layer in missing:
+                moment = Moment.of(running.sums[layer], running.seen)
+                _save(files[layer], moment)
+                self._ready[files[layer]] = moment.to(self._lm.device)
+            del self._open[key]
+        return {layer: self._ready[files[layer]] for layer in layers}
+
+    def _file(self, layer: int, digest: str, tokens: int) -> Path:
+        owner = self._lm.fingerprint[:16] or "unnamed"
+        site = self._lm.site("mlp_out", layer)
+        return cache() / "statistics" / owner / f"{site}-{digest}-{tokens}.safetensors"
+
+
+class _Collection:
+    """A pass over the text that can stop and go on."""
+
+    def __init__(self, lm: LM, layers: Sequence[int], passages: list[str], tokens: int) -> None:
+        width = lm.arch.mlp_width
+        self.sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer in layers}
+        self.seen = 0
+        self._lm = lm
+        self._sites = {lm.site("mlp_out", layer): layer for layer in layers}
+        self._wanted = tokens
+        self._left = list(passages)
+        random.Random(0).shuffle(self._left)
+
+    def run(self) -> Generator[Event, None, None]:
+        while self._left and self.seen < self._wanted:
+            batch, self._left = self._left[:BATCH], self._left[BATCH:]
+            self._read(batch)
+            yield Loading(
+                stage="statistics",
+                done=min(self.seen, self._wanted),
+                total=self._wanted,
+                unit="tokens",
+            )
+
+    @torch.no_grad()
+    def _read(self, texts: Sequence[str]) -> None:
+        lm = self._lm
+        rows = [lm.statement(text).ids[:SEQUENCE] for text in texts]
+        ids, mask = lm.pack(rows)
+        deepest = list(self._sites)
+        with lm.bare(), capture(lm.model, *deepest, inputs=True, stop=True) as keys:
+            lm.body(ids, mask)
+        real = mask.bool().flatten()
+        for site, layer in self._sites.items():
+            k = keys[site].reshape(real.numel(), -1)[real].float()  # [tokens, d_ff]
+            self.sums[layer] += (k.T @ k).double().cpu()
+        self.seen += int(real.sum())
+
+
+def _passages(text: str) -> Generator[Event, None, list[str]]:
+    """The passages of a text asset or of a file, one a line."""
+    path = Path(text).expanduser()
+    if path.suffix or path.is_absolute():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSetting(f"text: {path} cannot be read ({error}).") from error
+        found = [line.strip() for line in lines if line.strip()]
+    else:
+        records = yield from text_corpus(text)
+        found = [record.extract for record in records]
+    if not found:
+        raise BadSetting(f"text: {text!r} holds no passages.")
+    return found
+
+
+def _save(file: Path, moment: Moment) -> None:
+    """Written aside and renamed: a killed process leaves no half file."""
+    aside = file.with_suffix(f".{os.getpid()}.tmp")
+    tensors = {
+        "C": moment.C,
+        "factor": moment.factor.contiguous(),
+        "tokens": torch.tensor(moment.tokens),
+    }
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, aside)
+        os.replace(aside, file)
+    except (OSError, SafetensorError) as error:
+        # A full disk costs the next start some seconds, not this edit.
+        log.warning("statistics are not kept: %s", error)
+        with contextlib.suppress(OSError):
+            aside.unlink()
+
+
+def _load(file: Path) -> Moment | None:
+    """What `_save` wrote; None for a file that is not there or was damaged since."""
+    if not file.exists():
+        return None
+    try:
+        found = load_file(file)
+        return Moment(found["C"], found["factor"], int(found["tokens"]))
+    except (SafetensorError, OSError, KeyError) as error:
+        log.warning("statistics are collected again: %s: %s", file, error)
+        return None

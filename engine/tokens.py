@@ -1,0 +1,105 @@
+"""Text to token ids, and back to positions.
+
+Sequences are built from ids (`prompt + target`), never by decoding a part and encoding it
+again; positions are found from the tokenizer's character offsets, never by counting pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import BadRequest, SubjectAmbiguous, SubjectNotFound
+
+Span = tuple[int, int]  # [start, end) in characters
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model sees it.
+
+    ids        token ids, special tokens included
+    text       the text that they encode
+    spans      per token, the characters of `text` that it covers; (0, 0) for added specials
+    question   the characters of `text` that hold the person's own words
+    glue       what stands between the prompt and its continuation: " " or ""
+    ending     ids that end an answer (end-of-turn, or the newline of a Q/A preamble); may be empty
+    stop_text  text at which generation stops besides the end-of-sequence tokens
+    chat       whether this is a question to answer (otherwise a text to continue)
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    spans: tuple[Span, ...]
+    question: Span
+    glue: str = ""
+    ending: tuple[int, ...] = ()
+    stop_text: str = ""
+    chat: bool = False
+
+
+def encode(tokenizer: Any, text: str, *, special: bool) -> tuple[tuple[int, ...], tuple[Span, ...]]:
+    """Ids and character spans of `text`; `special` adds what the tokenizer adds (BOS ...)."""
+    found = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    return tuple(found["input_ids"]), tuple((int(a), int(b)) for a, b in found["offset_mapping"])
+
+
+def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Ids of `text` as it stands in the middle of a sequence: no BOS, its leading space kept.
+
+    The text is encoded behind an anchor, because SentencePiece tokenizers put a space before
+    whatever comes first; the anchor's ids are then cut off.
+    """
+    for anchor in ("\n", "x", ":"):
+        lead, _ = encode(tokenizer, anchor, special=False)
+        both, _ = encode(tokenizer, anchor + text, special=False)
+        if both[: len(lead)] == lead and len(both) > len(lead):
+            return both[len(lead) :]
+    ids, _ = encode(tokenizer, text, special=False)
+    if not ids:
+        raise BadRequest(f"the tokenizer has no tokens for {text!r}.")
+    return ids
+
+
+def target_ids(tokenizer: Any, prompt: Rendered, target: str) -> tuple[int, ...]:
+    """Ids that continue `prompt` with `target`, its ending included."""
+    return continuation(tokenizer, prompt.glue + target) + prompt.ending
+
+
+def locate(prompt: Rendered, words: str) -> Span:
+    """Characters of `prompt.text` that hold `words`, looked for in the question alone.
+
+    Raises SubjectNotFound, SubjectAmbiguous.
+    """
+    start, end = prompt.question
+    question = prompt.text[start:end]
+    count = question.count(words)
+    if not words or count == 0:
+        raise SubjectNotFound(f"the subject {words!r} is not in the prompt {question!r}.")
+    if count > 1:
+        raise SubjectAmbiguous(
+            f"the subject {words!r} occurs {count} times in {question!r}.",
+            "Choose a longer span that occurs once.",
+        )
+    at = start + question.index(words)
+    return at, at + len(words)
+
+
+def last_token(prompt: Rendered, words: str) -> int:
+    """Index of the last token that covers the last character of `words`.
+
+    Raises SubjectNotFound, SubjectAmbiguous.
+    """
+    _, end = locate(prompt, words)
+    last = end - 1
+    covering = [i for i, (a, b) in enumerate(prompt.spans) if a <= last < b]
+    if not covering:
+        raise SubjectNotFound(f"no token covers the end of the subject {words!r}.")
+    return covering[-1]
+
+
+def tokens_of(prompt: Rendered, span: Span) -> range:
+    """Indices of the tokens that overlap the characters `span`."""
+    a, b = span
+    inside = [i for i, (s, e) in enumerate(prompt.spans) if s < b and a < e]
+    return range(inside[0], inside[-1] + 1) if inside else range(0)

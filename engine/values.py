@@ -1,0 +1,168 @@
+"""v*: the output that makes the model say the target (Meng et al. 2022, section 3.1, eq. 4).
+
+    L(δ) = (1/N) Σ_j NLL(target | x_j, prompt; m_j + δ)
+           + κ KL(p₀ ‖ p_δ)  on "{subject} is a", read at the subject's last token
+           + ω ‖δ‖ / ‖m₀‖²
+
+minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖m₀‖. m_j is the output of the
+edited layer's mlp_out at the subject's last token under context x_j.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import DivergedLoss
+from .events import EditStep, Event
+from .rerun import Full, Row, Suffix, rerun
+from .tokens import Rendered, last_token, target_ids
+
+if TYPE_CHECKING:
+    from .lm import LM
+    from .methods.rome import RomeParams
+    from .requests import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """The outcome.
+
+    key      [d_ff] mean key over the contexts, k̄
+    bare     [d_ff] key of the bare prompt
+    output   [d]    mean output over the contexts, W k̄ (+ bias)
+    delta    [d]    v* − output
+    norm0    ‖m₀‖, output of the bare prompt
+    losses   per step
+    p_new    probability of the target after the last step
+    """
+
+    key: Tensor
+    bare: Tensor
+    output: Tensor
+    delta: Tensor
+    norm0: float
+    losses: tuple[float, ...]
+    p_new: float
+
+
+def optimise_value(
+    lm: LM, request: Request, prompts: Sequence[Rendered], layer: int, hp: RomeParams
+) -> Generator[Event, None, Value]:
+    """Find δ for one fact. `prompts`: the bare prompt first, then one per context.
+
+    Yields an EditStep per step. Raises SubjectNotFound, SubjectAmbiguous, DivergedLoss.
+    """
+    assert request.subject is not None
+    rows = [_row(lm, prompt, request) for prompt in prompts]
+    essence = _essence(lm, request)
+    run = rerun(lm, [*rows, essence], layer, fast=hp.fast)
+    loss = _Loss(lm, request, prompts, run, rows)
+    n = len(rows)
+
+    key, output = run.keys[:n].mean(0), run.outputs[:n].mean(0)
+    norm0 = float(run.outputs[0].norm())
+    rate = hp.relative_lr * norm0 / math.sqrt(lm.width) if hp.lr is None else hp.lr
+    delta = torch.zeros_like(output, requires_grad=True)
+    optimiser = torch.optim.Adam([delta], lr=rate)
+    losses: list[float] = []
+    p_new = 0.0
+    for step in range(1, hp.steps + 1):
+        total, parts, p_new, p_old = loss(delta, norm0, hp)
+        losses.append(float(total.detach()))
+        if not math.isfinite(losses[-1]):
+            raise DivergedLoss(
+                f"the loss became {losses[-1]} at step {step}.",
+                "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
+            )
+        yield EditStep(
+            step=step,
+            of=hp.steps,
+            loss=losses[-1],
+            parts=parts,
+            p_new=p_new,
+            p_old=p_old,
+            delta_norm=float(delta.detach().norm()),
+        )
+        if step == hp.steps or losses[-1] < hp.stop_loss or p_new > hp.stop_probability:
+            break
+        optimiser.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        with torch.no_grad():
+            delta.mul_((hp.clamp * norm0 / delta.norm().clamp_min(1e-12)).clamp_max(1))
+    return Value(key, run.keys[0], output, delta.detach(), norm0, tuple(losses), p_new)
+
+
+class _Loss:
+    """L(δ) over the rows of a run, the last of which is the essence prompt."""
+
+    def __init__(
+        self,
+        lm: LM,
+        request: Request,
+        prompts: Sequence[Rendered],
+        run: Full | Suffix,
+        rows: Sequence[Row],
+    ) -> None:
+        self._run = run
+        self._sizes = [len(row.wanted) for row in rows]
+        target = target_ids(lm.tokenizer, prompts[0], request.target_new)
+        self._targets = torch.tensor(list(target) * len(rows), device=lm.device)
+        self._old = _first_of_old(lm, request, prompts[0])
+        with torch.no_grad():
+            self._before = run.logits(None)[-1].log_softmax(-1)  # p₀
+
+    def __call__(
+        self, delta: Tensor, norm0: float, hp: RomeParams
+    ) -> tuple[Tensor, dict[str, float], float, float]:
+        """Loss, its parts, P(target), P(first token of the old answer)."""
+        each = delta.expand(len(self._sizes) + 1, -1)
+        log_p = self._run.logits(each).log_softmax(-1)  # [wanted, vocab]
+        said = -log_p[:-1].gather(1, self._targets[:, None])[:, 0]
+        nll = said.view(len(self._sizes), -1).mean(1)  # every row has the same target
+        kl = (self._before.exp() * (self._before - log_p[-1])).sum()
+        decay = hp.decay * delta.norm() / norm0**2
+        total = nll.mean() + hp.kl * kl + decay
+        with torch.no_grad():
+            parts = {
+                "nll": float(nll.detach().mean()),
+                "kl": float(hp.kl * kl.detach()),
+                "decay": float(decay.detach()),
+            }
+            p_new = float((-nll).exp().mean())
+            firsts = log_p[:-1].view(len(self._sizes), -1, log_p.shape[-1])[:, 0]
+            p_old = float(firsts[:, self._old].exp().mean()) if self._old >= 0 else math.nan
+        return total, parts, p_new, p_old
+
+
+def _row(lm: LM, prompt: Rendered, request: Request) -> Row:
+    assert request.subject is not None
+    target = target_ids(lm.tokenizer, prompt, request.target_new)
+    start = len(prompt.ids)
+    lookup = last_token(prompt, request.subject)
+    return Row(
+        (*prompt.ids, *target[:-1]), lookup, tuple(range(start - 1, start - 1 + len(target)))
+    )
+
+
+def _essence(lm: LM, request: Request) -> Row:
+    """ "{subject} is a", cut behind the subject: what the subject is must stay as it was."""
+    assert request.subject is not None
+    prompt = lm.prompt(f"{request.subject} is a", chat=request.chat)
+    lookup = last_token(prompt, request.subject)
+    return Row(prompt.ids[: lookup + 1], lookup, (lookup,))
+
+
+def _first_of_old(lm: LM, request: Request, prompt: Rendered) -> int:
+    """First token of the old answer, or -1 without one or where the new one begins alike."""
+    if not request.target_old:
+        return -1
+    old = target_ids(lm.tokenizer, prompt, request.target_old)[0]
+    new = target_ids(lm.tokenizer, prompt, request.target_new)[0]
+    return -1 if old == new else old
