@@ -46,9 +46,11 @@ def contexts(lm: LM, count: int, seed: int) -> Generator[Event, None, tuple[str,
 def prompts(lm: LM, request: Request, texts: tuple[str, ...]) -> list[Rendered]:
     """The request's prompt bare (first), then behind each context, then in its conversation.
 
-    In a chat the contexts stand inside the user's turn.
+    In a chat the contexts stand inside the user's turn. A context that happens to hold the
+    subject is left out: the subject has to be there once.
     """
-    put = [request.prompt, *(f"{text}. {request.prompt}" for text in texts)]
+    kept = [text for text in texts if not (request.subject and request.subject in text)]
+    put = [request.prompt, *(f"{text}. {request.prompt}" for text in kept)]
     found = [lm.prompt(words, chat=request.chat) for words in put]
     if request.chat and request.history:
         found.append(lm.render(request.prompt, request.history))

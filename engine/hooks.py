@@ -33,7 +33,8 @@ def capture(
 
     def recorder(name: str) -> Callable[..., None]:
         def record(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            seen[name] = args[0] if inputs else first(output)
+            # Copied: Falcon adds the attention's output to the MLP's in place.
+            seen[name] = args[0] if inputs else first(output).clone()
             if stop and len(seen) == len(names):
                 raise _Enough
 

@@ -65,7 +65,7 @@ class Request:
         if clean.target_old is not None and clean.target_old == clean.target_new:
             raise BadRequest(f"the target equals the present answer ({clean.target_new!r}).")
         if clean.subject is not None:
-            count = clean.prompt.count(clean.subject)
+            count = occurrences(clean.prompt, clean.subject)
             if count == 0:
                 raise SubjectNotFound(
                     f"the subject {clean.subject!r} is not in the prompt {clean.prompt!r}.",
@@ -114,6 +114,11 @@ class Request:
         except (TypeError, ValueError):
             raise BadRequest("'history' must be a list of [question, answer].") from None
         return cls(**values)
+
+
+def occurrences(text: str, words: str) -> int:
+    """How often `words` stand in `text`, overlapping ones too ("ana" twice in "banana")."""
+    return sum(text.startswith(words, i) for i in range(len(text)))
 
 
 def read_requests(path: Path) -> Iterator[Request]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import hooks
+from .requests import occurrences
 from .tokens import Rendered, continuation, tokens_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def candidates(question: str) -> list[Span]:
     spans: dict[str, Span] = {}
     for start, end in (*_quoted(question), *_capitalised(question), *_content(question)):
         text = question[start:end]
-        if question.count(text) == 1:
+        if occurrences(question, text) == 1:
             spans.setdefault(text, Span(text, start))
     return list(spans.values())[:CANDIDATES]
 
@@ -86,9 +87,10 @@ def _trace(lm: LM, prompt: Rendered, target: Sequence[int], spans: Sequence[Span
     row = (*prompt.ids, *target[:-1])
     places = [range(0), *(p for s in spans for p in [_tokens(prompt, s)] * DRAWS)]
     ids, mask = lm.pack([row] * len(places))
-    embedding = lm.model.get_input_embeddings().weight
     noise = torch.Generator().manual_seed(0)
-    scale = NOISE * float(embedding[:4096].float().std())
+    embed = lm.model.get_submodule(lm.site("embed", 0))
+    some = torch.arange(min(4096, embed.weight.shape[0]), device=ids.device)
+    scale = NOISE * float(embed(some).float().std())  # of what it puts out: Gemma scales it
 
     def corrupt(_x: Tensor, y: Tensor) -> Tensor:
         noised = y.clone()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import BadRequest, SubjectAmbiguous, SubjectNotFound
+from .requests import occurrences
 
 Span = tuple[int, int]  # [start, end) in characters
 
@@ -73,8 +74,8 @@ def locate(prompt: Rendered, words: str) -> Span:
     """
     start, end = prompt.question
     question = prompt.text[start:end]
-    count = question.count(words)
-    if not words or count == 0:
+    count = occurrences(question, words) if words else 0
+    if count == 0:
         raise SubjectNotFound(f"the subject {words!r} is not in the prompt {question!r}.")
     if count > 1:
         raise SubjectAmbiguous(

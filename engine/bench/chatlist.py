@@ -12,26 +12,42 @@ right       the unedited answer's first sentence names the right answer, and it 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from .. import anchors
 from ..correct import correct
-from ..errors import BadFile
-from ..evaluate.normalise import equals, first_sentence, mentions, same_head
+from ..errors import BadFile, EditFailed
+from ..evaluate.bootstrap import estimate
+from ..evaluate.normalise import equals, first_sentence, mentions, normalise, same_head
 from ..events import Event, Loading
 from ..ledger import Ledger
 from ..lm import LM
 from ..paths import packaged
 from ..requests import Request
 from .exact import check_undone, fixed_logits
+from .once import described, hparams
 from .results import JsonDict, Results
 
 MAX_TOKENS = 64
 KINDS = ("country", "person", "work", "company", "science")
 NEIGHBOURS = 5
+
+Group = Callable[[JsonDict], bool]
+
+# By the unedited answer.
+QUESTION_GROUPS: dict[str, Group] = {
+    "all": lambda row: True,
+    "right": lambda row: bool(row["right"]),
+    "wrong or rambling": lambda row: not row["right"],
+}
+NEIGHBOUR_GROUPS: dict[str, Group] = {
+    **QUESTION_GROUPS,
+    "right, not an anchor": lambda row: bool(row["right"] and not row["anchor"]),
+}
 
 Arms = Mapping[str, Mapping[str, str]]  # name -> hyper-parameter overrides
 ARMS: Arms = {"anchored": {}, "not anchored": {"anchors": "0"}}
@@ -114,8 +130,8 @@ def run(
             key = f"{arm}:{item.id}"
             if key not in results.rows:
                 row = yield from _correct(lm, item, before["replies"], method, dict(hp), seed)
-                check_undone(lm, fresh, row["edit"])
-                results.add(key, {"arm": arm, "kind": item.kind, **row})
+                check_undone(lm, fresh, str(row["edit"]))
+                results.add(key, {"arm": arm, "kind": item.kind, **row, "exact": True})
             done += 1
             yield Loading(stage="bench", done=done, total=total, unit="questions")
 
@@ -125,30 +141,29 @@ def _correct(
 ) -> Generator[Event, None, JsonDict]:
     """One correction and what came of it; the ledger it was made in is thrown away."""
     request = Request(
-        prompt=item.question.text,
-        subject=item.subject,
-        target_new=item.target,
-        target_old=_old(before[0]["text"], item.target),
-        chat=True,
+        prompt=item.question.text, subject=item.subject, target_new=item.target, chat=True
     )
+    unedited = score(item, before, before)
+    if unedited["success"]:  # nothing to correct: told, and counted apart
+        return {"edit": "", "error": "the unedited model says the target", **unedited}
     ledger = Ledger()
-    outcome = yield from correct(
-        lm, ledger, request, method=method, overrides=hp, probes=False, seed=seed
-    )
+    try:
+        outcome = yield from correct(
+            lm, ledger, request, method=method, overrides=hp, probes=False, seed=seed
+        )
+    except EditFailed as error:
+        return {"edit": "", "error": str(error), **unedited}
     with lm.active(ledger.patches()):
         after = _ask(lm, item)
     edit = ledger.undo()
+    held = anchors.names(request, int(edit.hparams.get("anchors") or 0))
     return {
         "edit": edit.id,
+        "error": "",
         "hparams": edit.hparams,
         "seconds": outcome.seconds,
-        **score(item, before, after),
+        **score(item, before, after, held),
     }
-
-
-def _old(answer: str, target: str) -> str | None:
-    """The answer to move away from, as the dialog fills it in."""
-    return answer if answer.strip() and answer.strip() != target else None
 
 
 def _ask(lm: LM, item: Item) -> list[JsonDict]:
@@ -160,8 +175,18 @@ def _ask(lm: LM, item: Item) -> list[JsonDict]:
     return replies
 
 
-def score(item: Item, before: Sequence[JsonDict], after: Sequence[JsonDict]) -> JsonDict:
-    """One correction judged; `before` and `after` as `_ask` gives them."""
+def score(
+    item: Item,
+    before: Sequence[JsonDict],
+    after: Sequence[JsonDict],
+    held: Sequence[str] = (),
+) -> JsonDict:
+    """One correction judged; `before` and `after` as `_ask` gives them.
+
+    held  names whose keys anchored the edit: a neighbour asked about one of them is marked,
+          because it was held in its place
+    """
+    asked = {normalise(item.question.text.replace(item.subject, name)) for name in held}
     neighbours = [
         {
             "question": question.text,
@@ -169,6 +194,7 @@ def score(item: Item, before: Sequence[JsonDict], after: Sequence[JsonDict]) -> 
             "after": a["text"],
             "right": right(question, b),
             "kept": same_head(b["text"], a["text"]),
+            "anchor": normalise(question.text) in asked,
         }
         for question, b, a in zip(item.neighbours, before[1:], after[1:], strict=True)
     ]
@@ -191,38 +217,49 @@ def right(question: Question, reply: JsonDict) -> bool:
 
 def settings_of(lm: LM, *, method: str, arms: Arms, seed: int, path: Path | None) -> JsonDict:
     """What a results file of this benchmark is about."""
+    path = path or packaged("chat_corrections.jsonl")
     return {
-        "list": (path or packaged("chat_corrections.jsonl")).name,
-        "model": lm.name,
-        "fingerprint": lm.fingerprint,
-        "dtype": str(lm.dtype).removeprefix("torch."),
-        "device": lm.device.type,
+        "list": path.name,
+        "list_sha256": hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        **described(lm),
         "method": method,
-        "arms": {name: dict(hp) for name, hp in arms.items()},
+        "arms": {name: hparams(lm, method, hp).to_json() for name, hp in arms.items()},
         "seed": seed,
         "max_tokens": MAX_TOKENS,
     }
 
 
 def table(results: Results) -> list[JsonDict]:
-    """One row per arm and measure: {arm, measure, of, estimate}; see `report.chat`."""
-    from ..evaluate.bootstrap import estimate
+    """One row per arm, measure and group: {arm, measure, of, estimate, hits, things}.
 
+    An edit that failed counts as not corrected; a question whose unedited answer is the
+    target already is in none of the groups (`already` tells how many there are). The
+    bootstrap draws questions: neighbours come with theirs, and count each for one.
+    """
     found: list[JsonDict] = []
     for arm in results.header["settings"]["arms"]:
-        rows = list(results.of(arm=arm))
-        for name, wanted in (("all", None), ("right", True), ("wrong or rambling", False)):
-            asked = [r for r in rows if wanted in (None, r["right"])]
-            success = estimate([float(r["success"]) for r in asked])
-            found.append({"arm": arm, "measure": "corrected", "of": name, "estimate": success})
-        for name, wanted in (("all", None), ("right", True), ("wrong or rambling", False)):
-            groups = [[n for n in r["neighbours"] if wanted in (None, n["right"])] for r in rows]
-            kept = estimate(
-                [sum(n["kept"] for n in g) / len(g) if g else 0.0 for g in groups],
-                weights=[len(g) for g in groups],
-            )
-            number = sum(len(g) for g in groups)
-            found.append(
-                {"arm": arm, "measure": "kept", "of": name, "estimate": kept, "things": number}
-            )
+        rows = [r for r in results.of(arm=arm) if not (r["success"] and r["error"])]
+        for of, member in QUESTION_GROUPS.items():
+            asked = [[bool(r["success"])] if member(r) else [] for r in rows]
+            found.append({"arm": arm, "measure": "corrected", "of": of, **_share(asked)})
+        for of, member in NEIGHBOUR_GROUPS.items():
+            kept = [[bool(n["kept"]) for n in r["neighbours"] if member(n)] for r in rows]
+            found.append({"arm": arm, "measure": "kept", "of": of, **_share(kept)})
     return found
+
+
+def already(results: Results) -> int:
+    """Questions whose unedited answer was the target, so that nothing could be corrected."""
+    arm = next(iter(results.header["settings"]["arms"]))
+    return sum(bool(r["success"] and r["error"]) for r in results.of(arm=arm))
+
+
+def _share(groups: Sequence[Sequence[bool]]) -> JsonDict:
+    """The share of hits among all things, with an interval over the groups."""
+    return {
+        "estimate": estimate(
+            [sum(g) / len(g) if g else 0.0 for g in groups], weights=[len(g) for g in groups]
+        ),
+        "hits": sum(map(sum, groups)),
+        "things": sum(map(len, groups)),
+    }

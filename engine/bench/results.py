@@ -56,7 +56,7 @@ class Results:
             "kind": kind,
             "settings": settings,
             "environment": environment,
-            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         results = cls(path, header, {})
         results._append(header)
