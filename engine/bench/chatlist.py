@@ -39,14 +39,10 @@ NEIGHBOURS = 5
 Group = Callable[[JsonDict], bool]
 
 # By the unedited answer.
-QUESTION_GROUPS: dict[str, Group] = {
+GROUPS: dict[str, Group] = {
     "all": lambda row: True,
     "right": lambda row: bool(row["right"]),
     "wrong or rambling": lambda row: not row["right"],
-}
-NEIGHBOUR_GROUPS: dict[str, Group] = {
-    **QUESTION_GROUPS,
-    "right, not an anchor": lambda row: bool(row["right"] and not row["anchor"]),
 }
 
 Arms = Mapping[str, Mapping[str, str]]  # name -> hyper-parameter overrides
@@ -140,9 +136,7 @@ def _correct(
     lm: LM, item: Item, before: Sequence[JsonDict], method: str, hp: dict[str, str], seed: int
 ) -> Generator[Event, None, JsonDict]:
     """One correction and what came of it; the ledger it was made in is thrown away."""
-    request = Request(
-        prompt=item.question.text, subject=item.subject, target_new=item.target, chat=True
-    )
+    request = request_for(item)
     unedited = score(item, before, before)
     if unedited["success"]:  # nothing to correct: told, and counted apart
         return {"edit": "", "error": "the unedited model says the target", **unedited}
@@ -166,6 +160,17 @@ def _correct(
     }
 
 
+def request_for(item: Item) -> Request:
+    """The correction of an item. What tests an edit is kept out of its anchors."""
+    return Request(
+        prompt=item.question.text,
+        subject=item.subject,
+        target_new=item.target,
+        neighbours=tuple(n.text for n in item.neighbours),
+        chat=True,
+    )
+
+
 def _ask(lm: LM, item: Item) -> list[JsonDict]:
     """The question itself, then its neighbours: {text, stopped}."""
     replies = []
@@ -183,8 +188,8 @@ def score(
 ) -> JsonDict:
     """One correction judged; `before` and `after` as `_ask` gives them.
 
-    held  names whose keys anchored the edit: a neighbour asked about one of them is marked,
-          because it was held in its place
+    held  names whose keys anchored the edit: a neighbour asked about one of them would be
+          marked, because it was held in its place
     """
     asked = {normalise(item.question.text.replace(item.subject, name)) for name in held}
     neighbours = [
@@ -239,13 +244,20 @@ def table(results: Results) -> list[JsonDict]:
     found: list[JsonDict] = []
     for arm in results.header["settings"]["arms"]:
         rows = [r for r in results.of(arm=arm) if not (r["success"] and r["error"])]
-        for of, member in QUESTION_GROUPS.items():
+        for of, member in GROUPS.items():
             asked = [[bool(r["success"])] if member(r) else [] for r in rows]
             found.append({"arm": arm, "measure": "corrected", "of": of, **_share(asked)})
-        for of, member in NEIGHBOUR_GROUPS.items():
+        for of, member in GROUPS.items():
             kept = [[bool(n["kept"]) for n in r["neighbours"] if member(n)] for r in rows]
             found.append({"arm": arm, "measure": "kept", "of": of, **_share(kept)})
     return found
+
+
+def anchored(results: Results) -> int:
+    """Neighbours that were among the anchors of the edit they test: should be none."""
+    arms = results.header["settings"]["arms"]
+    rows = [row for arm in arms for row in results.of(arm=arm)]
+    return sum(bool(n["anchor"]) for row in rows for n in row["neighbours"])
 
 
 def already(results: Results) -> int:
