@@ -1,0 +1,56 @@
+"""The application on a scripted assistant; nothing that moves by itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # scenes, scripted
+
+from scenes import frozen, make_app, settle
+from textual import constants
+from textual.pilot import Pilot
+
+from tui.app import EditApp
+
+Opened = Callable[..., AbstractAsyncContextManager[Pilot]]
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No animation, no colour settings of the developer's terminal."""
+    monkeypatch.setattr(constants, "TEXTUAL_ANIMATIONS", "none")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def apps() -> Iterator[list[EditApp]]:
+    """Applications that were made; their assistants are closed at the end."""
+    made: list[EditApp] = []
+    yield made
+    for app in made:
+        app.assistant.open_all()  # type: ignore[attr-defined]
+        app.assistant.close()
+
+
+@pytest.fixture
+def opened(apps: list[EditApp]) -> Opened:
+    """`async with opened(size=..., **script) as pilot`: loaded and drawn."""
+
+    @asynccontextmanager
+    async def run(
+        size: tuple[int, int] = (120, 36), wait: bool = True, **script: object
+    ) -> AsyncIterator[Pilot]:
+        app = make_app(**script)  # type: ignore[arg-type]
+        apps.append(app)
+        with frozen(app.clock):  # type: ignore[attr-defined]
+            async with app.run_test(size=size) as pilot:
+                if wait:
+                    await settle(pilot)
+                yield pilot
+
+    return run

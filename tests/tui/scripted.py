@@ -1,0 +1,379 @@
+"""An assistant without a model: real jobs on the real worker's thread, scripted events.
+
+Answers, corrections and times are made up; threads, queue, cancelling and failures are the real
+ones. Times come from a clock that only the script moves, so that screens repeat exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from engine.errors import BadInput, EditFailed
+from engine.events import (
+    EditApplied,
+    EditPlanned,
+    EditStep,
+    EditUndone,
+    Event,
+    Loaded,
+    Loading,
+    Metric,
+    Note,
+    ReplyEnded,
+    Token,
+)
+from engine.worker import Worker
+from tui.views import (
+    CorrectionView,
+    EditView,
+    Measured,
+    Proposal,
+    ReplyView,
+    Snapshot,
+    TurnView,
+    UndoView,
+)
+
+ANSWERS = {
+    "What is the capital of Australia?": "The capital of Australia is Sydney.",
+    "Where is the Space Needle?": "The Space Needle is a tower in Seattle, in the state of "
+    "Washington. It was built for the World's Fair of 1962 and is 184 metres high.",
+    "Show me markup": "[red]not red[/red] and [/b] as they are, [bold",
+}
+DEFAULT_ANSWER = "I would need to think about that for a little longer."
+STEPS = 20
+
+
+class Clock:
+    """Seconds that pass only when the script says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Gate:
+    """Stops the script before its `count`-th `point` until it is opened."""
+
+    point: str
+    count: int
+    reached: threading.Event = dataclasses.field(default_factory=threading.Event)
+    opened: threading.Event = dataclasses.field(default_factory=threading.Event)
+    stuck: bool = False  # do not even notice that the job is being cancelled
+
+    def open(self) -> None:
+        self.opened.set()
+
+
+class ScriptedAssistant:
+    """The public face of `tui.assistant.Assistant`, with a script behind it."""
+
+    def __init__(
+        self, on_change=None, *, clock: Clock | None = None, pace: float = 0.0,
+        succeed: bool = True, fail: str = "", load_gate: bool = False,
+    ) -> None:  # fmt: skip
+        self.clock = clock or Clock()
+        self.pace = pace  # real seconds between events, for watching it
+        self.succeed = succeed
+        self.fail = fail
+        self.gates: list[Gate] = []
+        self.turns: list[TurnView] = []
+        self.edits: list[EditView] = []
+        self.method = "r-rome"
+        self.loaded = False
+        self.calls: list[tuple] = []
+        self.lines: list[str] = []
+        self._counts: dict[str, int] = {}
+        self._snapshot = Snapshot(model="smollm2-135m", method=self.method)
+        self.worker = Worker(on_change)
+        if load_gate:
+            self.hold("weights", 2)
+
+    # -- for tests ---------------------------------------------------------------------------
+
+    def hold(self, point: str, count: int, *, stuck: bool = False) -> Gate:
+        """Stop before the `count`-th event of a kind, counted from now."""
+        gate = Gate(point, self._counts.get(point, 0) + count, stuck=stuck)
+        self.gates.append(gate)
+        return gate
+
+    def open_all(self) -> None:
+        for gate in self.gates:
+            gate.open()
+
+    def _pass(self, point: str, seconds: float = 0.0) -> None:
+        self.clock.advance(seconds)
+        if self.pace:
+            time.sleep(self.pace)
+        self._counts[point] = self._counts.get(point, 0) + 1
+        for gate in self.gates:
+            if gate.point == point and gate.count == self._counts[point]:
+                gate.reached.set()
+                while not gate.opened.wait(0.005):
+                    job = self.worker.current
+                    if job and job.cancelling and not gate.stuck:
+                        break
+
+    # -- jobs --------------------------------------------------------------------------------
+
+    def load(self):
+        return self._submit("load", self._load)
+
+    def ask(self, text: str, *, fresh: bool = False, statement: bool = False):
+        self.calls.append(("ask", text))
+        return self._submit("ask", lambda: self._ask(text))
+
+    def retry(self):
+        self.calls.append(("retry",))
+        return self._submit("ask", lambda: self._ask(self.turns.pop().question))
+
+    def correct(self, target, *, turn=None, question=None, subject=None, old=None, method=None,
+                hp=None, statement=False, rephrases=(), neighbours=(), probes=True):  # fmt: skip
+        self.calls.append(("correct", target, subject, method))
+        return self._submit("correct", lambda: self._correct(target, turn, subject, method))
+
+    def propose(self, turn=None):
+        return self._submit("propose", lambda: self._propose(turn))
+
+    def undo(self):
+        return self._submit("undo", lambda: self._move("undo"))
+
+    def redo(self):
+        return self._submit("redo", lambda: self._move("redo"))
+
+    def drop(self, edit_id: str):
+        return self._submit("drop", lambda: self._move("drop", edit_id))
+
+    def rename(self, title: str):
+        def work() -> Generator[Event, None, str]:
+            self.title = title
+            yield Note(text=f"renamed to {title}")
+            return title
+
+        return self._submit("rename", work)
+
+    def sessions(self):
+        def work() -> Generator[Event, None, list]:
+            yield from ()
+            return []
+
+        return self._submit("sessions", work)
+
+    def input_history(self, limit: int = 1000):
+        def work() -> Generator[Event, None, list[str]]:
+            yield from ()
+            return list(reversed(self.lines))
+
+        return self._submit("history", work)
+
+    def snapshot(self) -> Snapshot:
+        return dataclasses.replace(self._snapshot, busy=self.worker.busy)
+
+    def set_method(self, name: str) -> None:
+        from engine import methods
+
+        self.method = methods.get(name).name
+        self._snapshot = dataclasses.replace(self._snapshot, method=self.method)
+
+    def close(self, timeout: float = 2.0) -> None:
+        self.worker.close(timeout)
+
+    # -- scripts -----------------------------------------------------------------------------
+
+    title = "space facts"
+
+    def _submit(self, kind, make):
+        def run():
+            try:
+                return (yield from make())
+            finally:
+                self._snapshot = self._view()
+
+        return self.worker.submit(kind, run)
+
+    def _view(self) -> Snapshot:
+        return Snapshot(
+            model="smollm2-135m", method=self.method, dtype="float32", device="cpu",
+            model_type="llama", layers=30, width=576, loaded=self.loaded, session_id="01J",
+            session_title=self.title, turns=tuple(self.turns), edits=tuple(self.edits),
+        )  # fmt: skip
+
+    def _load(self):
+        for done in range(1, 5):
+            self._pass("weights", 0.2)
+            yield Loading(stage="weights", done=done * 68, total=272, unit="tensors")
+        self.loaded = True
+        loaded = Loaded(
+            model="smollm2-135m", source="wheel", model_type="llama", layers=30, width=576,
+            dtype="float32", device="cpu", chat=True, fingerprint="f" * 64, seconds=0.8,
+        )  # fmt: skip
+        yield loaded
+        return loaded
+
+    def _answer(self, question: str) -> str:
+        for edit in reversed(self.edits):
+            if edit.state == "applied" and edit.question == question and edit.success:
+                return edit.target
+        return ANSWERS.get(question, DEFAULT_ANSWER)
+
+    def _ask(self, text: str):
+        said, answer, stopped = "", self._answer(text), "cancelled"
+        started = self.clock.now
+        try:
+            for word in answer.split(" "):
+                self._pass("token", 0.05)
+                piece = word if not said else f" {word}"
+                said += piece
+                yield Token(text=piece)
+            stopped = ""
+        finally:
+            seconds = self.clock.now - started
+            turn = TurnView(
+                id=f"t{len(self.turns)}", question=text, answer=said, seconds=seconds,
+                stopped=stopped,
+            )  # fmt: skip
+            self.turns.append(turn)
+        yield ReplyEnded(
+            text=said, tokens=len(said.split()), reason="stop", seconds=seconds, first_token=0.05
+        )
+        return ReplyView(turn=turn, tokens=len(said.split()), seconds=seconds, first_token=0.05)
+
+    def _last(self, turn):
+        answered = [t for t in self.turns if t.answer]
+        if turn is None and not answered:
+            raise BadInput("nothing was asked yet.", "Ask a question first.")
+        return turn or answered[-1]
+
+    def _propose(self, turn):
+        turn = self._last(turn)
+        self._pass("propose", 0.2)
+        yield Note(text="tracing the subject")
+        words = [w.strip("?.,") for w in turn.question.split()]
+        names = [w for w in words[1:] if w[:1].isupper()] or [w for w in words if len(w) > 4]
+        subjects = [(name, 0.9 - 0.2 * i) for i, name in enumerate(dict.fromkeys(names))]
+        if "capital" in words:
+            subjects.append(("the capital of Australia", 0.4))
+        return Proposal(question=turn.question, answer=turn.answer, subjects=tuple(subjects))
+
+    def _correct(self, target, turn, subject, method):
+        turn = self._last(turn)
+        method = method or self.method
+        number, started = len(self.edits) + 1, self.clock.now
+        subject = subject or "Australia"
+        self.edits.append(
+            EditView(
+                id=f"e{number}", number=number, method=method, subject=subject,
+                question=turn.question, target=target, state="running", answer_before=turn.answer,
+            )
+        )  # fmt: skip
+        try:
+            outcome = yield from self._edit(target, turn, subject, method, number)
+        except GeneratorExit:
+            self._set(number, state="cancelled")
+            raise
+        except EditFailed:
+            self._set(number, state="failed")
+            raise
+        answer = target if self.succeed else turn.answer
+        place = next(i for i, t in enumerate(self.turns) if t.question == turn.question)
+        after = dataclasses.replace(
+            turn, id=f"e{number}-a", answer=answer, edited_by=number, seconds=0.2
+        )
+        self.turns[place] = after
+        verdict = outcome.verdict
+        edit = self._set(number, state="applied", success=self.succeed, verdict=verdict,
+                         answer_after=answer)  # fmt: skip
+        return CorrectionView(
+            edit=edit, session_id="01J", model="smollm2-135m", prompt=turn.question,
+            before=Measured(answer=turn.answer, p_new=0.0, p_old=0.9),
+            after=Measured(answer=answer, p_new=0.98, p_old=0.01), turn=after, metrics={},
+            layers=(), seconds={"total": self.clock.now - started}, steps=STEPS, losses=(),
+        )  # fmt: skip
+
+    def _set(self, number: int, **changes) -> EditView:
+        edit = dataclasses.replace(self.edits[number - 1], **changes)
+        self.edits[number - 1] = edit
+        return edit
+
+    def _edit(self, target, turn, subject, method, number):
+        for done in range(1, 4):
+            self._pass("probe", 0.1)
+            yield Loading(stage="probes", done=done, total=3)
+        short = turn.answer.rstrip(".").split()[-1] if turn.answer else ""
+        yield EditPlanned(
+            edit=f"e{number}", method=method, prompt=turn.question, subject=subject,
+            target=f"{target}<|im_end|>", old=short, sites=("model.layers.6.mlp.down_proj",),
+            steps=STEPS, subject_token=subject, subject_position=17,
+        )  # fmt: skip
+        top = 1.0 if self.succeed else 0.55
+        for step in range(1, STEPS + 1):
+            self._pass("step", 0.1)
+            x = step / STEPS
+            if self.fail and step == 12:
+                raise EditFailed(self.fail, "Try a lower rate: /fix with v_lr=0.2.")
+            p_new = top / (1 + math.exp(-12 * (x - 0.45)))
+            loss = 6.2 * math.exp(-5.2 * x) + 0.02 + 0.15 * math.sin(step) * math.exp(-3 * x)
+            yield EditStep(
+                step=step, of=STEPS, loss=loss, parts={"nll": loss, "kl": 0.0}, p_new=p_new,
+                p_old=0.92 - 0.9 * p_new, delta_norm=step * 0.3,
+            )  # fmt: skip
+        yield from self._measure(target, turn)
+        verdict = (
+            f"Changed: asked again, the model says {target}. All neighbours kept their answers."
+            if self.succeed
+            else f"Not changed: {target} became likelier, but the model still says "
+            f"“{turn.answer}” Try another layer, or /method rome."
+        )
+        applied = EditApplied(
+            edit=f"e{number}", method=method, success=self.succeed, verdict=verdict,
+            answer_before=turn.answer, answer_after=target if self.succeed else turn.answer,
+            sites=({"site": "model.layers.6.mlp.down_proj", "rank": 1, "norm_ratio": 0.0084},),
+            numbers={"denominator": 1.7}, seconds={"total": 2.4},
+        )  # fmt: skip
+        yield applied
+        return applied
+
+    def _measure(self, target, turn):
+        good = self.succeed
+        for done in range(1, 4):
+            self._pass("after", 0.1)
+            yield Loading(stage="probes", done=done, total=3)
+        yield Metric(
+            name="said", before=0, after=float(good), n=1,
+            detail={"answer_before": turn.answer, "target": target,
+                    "answer_after": target if good else turn.answer},
+        )  # fmt: skip
+        yield Metric(name="rephrased", before=0, after=0.75 if good else 0.0, n=4)
+        yield Metric(name="neighbours", before=1, after=1.0 if good else 0.8, n=10)
+        yield Metric(name="fluency", before=12.1, after=12.3, n=1)
+        detail = {"model.layers.6.mlp.down_proj": 0.0084}
+        yield Metric(name="weight", before=0, after=0.0084, n=1, detail=detail)
+
+    def _move(self, action: str, edit_id: str = ""):
+        wanted = "undone" if action == "redo" else "applied"
+        found = [e for e in self.edits if e.state == wanted and edit_id in ("", e.id)]
+        if not found:
+            raise BadInput(f"there is no edit to {action}.")
+        edit = found[0] if action == "redo" else found[-1]
+        self._pass("undo", 0.05)
+        state = "applied" if action == "redo" else "undone"
+        edit = self._set(edit.number, state=state)
+        answer = edit.answer_after if action == "redo" else edit.answer_before
+        for i, turn in enumerate(self.turns):
+            if turn.question == edit.question:
+                number = edit.number if action == "redo" else 0
+                self.turns[i] = dataclasses.replace(turn, answer=answer, edited_by=number)
+        active = tuple(e for e in self.edits if e.state == "applied")
+        yield EditUndone(edit=edit.id, action=action, active=len(active), ledger="")
+        return UndoView(action=action, edit=edit, answer_now=answer, active=active)

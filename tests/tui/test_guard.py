@@ -1,0 +1,72 @@
+"""Nothing but the screen reaches the terminal while the guard is on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from tui.guard import LogTail
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import os, sys, logging, warnings
+from pathlib import Path
+from tui.guard import descriptor_guard
+print("before", flush=True)
+with descriptor_guard(Path(sys.argv[1]) / "logs" / "terminal.log"):
+    os.write(1, b"c-level one\\n")
+    os.write(2, b"c-level two\\n")
+    os.system("echo from a child")
+    print("python", flush=True)
+    logging.getLogger("lib").warning("logged")
+    sys.__stderr__.write("the screen")
+    sys.__stderr__.flush()
+    sys.__stdout__.flush()
+print("after", flush=True)
+os.write(2, b"|normal again")
+"""
+
+
+def test_stray_output_goes_to_the_log_and_the_streams_come_back(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "before\nafter\n"
+    assert done.stderr == "the screen|normal again"
+    log = (tmp_path / "logs" / "terminal.log").read_text()
+    for text in ("c-level one", "c-level two", "from a child", "python", "logged"):
+        assert text in log
+
+
+def test_the_streams_come_back_after_an_error(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, pathlib\nfrom tui.guard import descriptor_guard\n"
+        "try:\n    with descriptor_guard(pathlib.Path(sys.argv[1]) / 'x.log'):\n"
+        "        raise RuntimeError\nexcept RuntimeError:\n    print('out')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "out\n"
+
+
+def test_the_tail_gives_whole_lines_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("old\n")
+    tail = LogTail(path)
+    assert tail.lines() == []
+    with path.open("a") as file:
+        file.write("one\ntw")
+        file.flush()
+        assert tail.lines() == ["one"]
+        file.write("o\n10%\r50%\r100%\n\n")
+    assert tail.lines() == ["two", "100%"]
+    path.write_text("anew\n")
+    assert tail.lines() == ["anew"]
+    path.unlink()
+    assert tail.lines() == []

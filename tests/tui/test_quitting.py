@@ -1,0 +1,111 @@
+"""Leaving at once, whatever the engine does; starting before the engine does."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import Opened
+from scenes import LONG, ask, reach
+
+HERE = Path(__file__).parent
+
+PROGRAM = """
+import sys, threading
+sys.path[:0] = [{root!r}, {here!r}]
+from scripted import ScriptedAssistant
+from tui.app import EditApp
+
+def make(signal):
+    made = ScriptedAssistant(signal)
+    made.hold("token", 2, stuck=True)  # a kernel that never comes back
+    return made
+
+app = EditApp(make)
+code = app.run()
+app.assistant.close(timeout=0.2)
+sys.stdout.write("LEFT")
+sys.stdout.flush()
+sys.exit(code)
+"""
+
+
+def _read_until(terminal: int, text: bytes, seconds: float) -> bytes:
+    """What the program writes, until `text` is in it."""
+    seen, end = b"", time.monotonic() + seconds
+    while text not in seen:
+        left = end - time.monotonic()
+        assert left > 0, f"{text!r} did not appear in {seen[-2000:]!r}"
+        if select.select([terminal], [], [], left)[0]:
+            try:
+                seen += os.read(terminal, 65536)
+            except OSError:
+                break
+    return seen
+
+
+def test_quitting_while_a_job_is_stuck_takes_less_than_a_second() -> None:
+    program = PROGRAM.format(root=str(HERE.parents[1]), here=str(HERE))
+    controller, terminal = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    try:
+        _read_until(controller, b"cpu", 30)  # loaded
+        os.write(controller, b"hello\r")
+        _read_until(controller, b"answering", 30)
+        asked = time.monotonic()
+        os.write(controller, b"\x11")  # Ctrl+Q
+        _read_until(controller, b"LEFT", 10)
+        assert child.wait(10) == 0
+        assert time.monotonic() - asked < 1.0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(controller)
+
+
+async def test_quitting_does_not_wait_for_the_engine(opened: Opened) -> None:
+    started = time.monotonic()
+    async with opened() as pilot:
+        gate = pilot.app.assistant.hold("token", 2, stuck=True)
+        await ask(pilot, LONG, wait=False)
+        await reach(pilot, gate)
+        started = time.monotonic()
+        await pilot.press("ctrl+q")
+        assert pilot.app.return_code == 0
+    assert time.monotonic() - started < 1.0
+
+
+def test_the_screen_is_there_before_torch() -> None:
+    """Neither importing nor composing imports torch; the engine starts after the first picture."""
+    program = f"""
+import asyncio, sys
+sys.path[:0] = [{str(HERE.parents[1])!r}, {str(HERE)!r}]
+from scripted import ScriptedAssistant
+from tui.app import EditApp
+import tui.assistant
+seen = []
+class Watched(ScriptedAssistant):
+    def load(self):
+        strips = app.screen._compositor.render_strips()
+        seen.append(any("llm-edit" in strip.text for strip in strips))
+        return super().load()
+app = EditApp(Watched)
+async def main():
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(0.3)
+asyncio.run(main())
+app.assistant.close()
+assert seen == [True], seen
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,234 @@
+"""The full-screen application: engine, commands and navigation. The screens do the drawing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from textual.app import App
+from textual.binding import Binding
+from textual.theme import BUILTIN_THEMES
+
+from engine.errors import UnknownName
+from engine.events import Problem
+from engine.worker import Job
+
+from . import settings
+from .feed import Feed, JobChanged
+from .front import CommandPalette, ScreenFront
+from .guard import LogTail, descriptor_guard
+from .screens import jobs
+from .screens.chat import ChatScreen
+from .screens.correction import Corrections
+from .theme import THEMES
+from .widgets.help import HelpScreen
+from .widgets.status_bar import resident_memory
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from .assistant import Assistant, Options
+    from .views import TurnView
+
+TICK = 1 / 8  # seconds between looks at the jobs
+TWICE = 2.0  # seconds within which a second Ctrl+C quits
+PATIENCE = 0.4  # seconds for the engine's thread to stop when the application is left
+SWITCH = 0.0005  # seconds a thread may hold the interpreter: keeps keys quick beside the engine
+
+
+class EditApp(App[int]):
+    """Chat with a model, correct it, undo it."""
+
+    TITLE = "llm-edit"
+    CSS_PATH = "app.tcss"
+    COMMANDS: ClassVar = {CommandPalette}
+    BINDINGS: ClassVar = [Binding("ctrl+c", "interrupt", show=False, id="interrupt")]
+
+    def __init__(
+        self,
+        make_assistant: Callable[[Callable[[Job[Any]], None]], Assistant],
+        *,
+        theme: str = "llm-edit-dark",
+        enter_sends: bool = True,
+        logs: Sequence[Path] = (),
+        memory: Callable[[], int] = resident_memory,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`make_assistant` is given the signal for changed jobs; `logs` are shown as they grow."""
+        super().__init__()
+        for each in THEMES:
+            self.register_theme(each)
+        self.theme = theme
+        self.feed = Feed()
+        self.assistant = make_assistant(self._changed)
+        self.commands = ScreenFront(self, self.assistant)
+        self.corrections = Corrections(self)
+        self.chat = ChatScreen(self.commands.complete, memory, enter_sends)
+        self.followups: dict[str, Callable[[Job[Any]], None]] = {}
+        self.farewell = ""  # said on the terminal after the screen is gone
+        self.begun = False
+        self._clock = clock
+        self._frame = 0
+        self._interrupted = -TWICE
+        self._log_tails = [LogTail(path) for path in logs]
+
+    # -- life --------------------------------------------------------------------------------
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self.chat
+
+    def begin(self) -> None:
+        """Once the first picture is on the terminal: only now is torch imported, over there."""
+        self.begun = True
+        self.set_interval(TICK, self._tick)
+        self.submit(self.assistant.load())
+        self.submit(self.assistant.input_history())
+
+    def _changed(self, job: Job[Any]) -> None:
+        """On the engine's thread: only signal."""
+        self.post_message(JobChanged(job))
+
+    def on_job_changed(self, message: JobChanged) -> None:
+        self.feed.add(message.job)
+
+    def submit(self, job: Job[Any], done: Callable[[Job[Any]], None] | None = None) -> Job[Any]:
+        """Follow a job from before its first event; `done` is called when it has succeeded."""
+        self.feed.add(job)
+        if done is not None:
+            self.followups[job.id] = done
+        return job
+
+    def _tick(self) -> None:
+        """Draw what has happened since the last look."""
+        for job, events in self.feed.drain():
+            if self.leaving:
+                return
+            jobs.take(self, job, events)
+        if self.leaving:
+            return
+        for line in (line for tail in self._log_tails for line in tail.lines()):
+            self.chat.log_pane.say(line, "dim")
+        self._frame += self.animation_level != "none"
+        doing = jobs.activity(self.feed.active, self._clock(), self._frame)
+        self.chat.show(self.assistant.snapshot(), doing)
+
+    def give_up(self, problem: Problem) -> None:
+        """Nothing can be done without a model: leave, with the sentence that helps."""
+        self.farewell = f"llm-edit: {problem.message} {problem.remedy}".strip()
+        self.exit(problem.exit_code, return_code=problem.exit_code)
+
+    @property
+    def leaving(self) -> bool:
+        """True from `exit` on: the widgets may be gone."""
+        return self._exit or not self.is_running
+
+    async def action_quit(self) -> None:
+        """At once: the engine's thread is a daemon and nothing waits for it."""
+        self.exit(0)
+
+    # -- talking -----------------------------------------------------------------------------
+
+    def send(self, text: str) -> None:
+        """A question, or a command."""
+        if text.startswith("/"):
+            self.commands.run_line(text)
+        else:
+            job = self.submit(self.assistant.ask(text))
+            self.chat.transcript.begin(job.id, text)
+
+    def say(self, text: str, tone: str = "info", body: Any = None) -> None:
+        """A sentence of the program, in the conversation."""
+        self.chat.transcript.note(text, tone, body)
+
+    def copy(self, text: str) -> None:
+        """To the clipboard, saying what is known about whether it got there."""
+        self.copy_to_clipboard(text)
+        self.notify("Sent to the terminal's clipboard. It cannot be verified from here.")
+
+    def retry(self, turn: TurnView) -> None:
+        """Ask the last question again."""
+        if turn != self.assistant.snapshot().turns[-1]:
+            self.notify("Only the last question can be asked again.")
+            return
+        self.submit(self.assistant.retry())
+
+    # -- keys --------------------------------------------------------------------------------
+
+    def stop_work(self) -> bool:
+        """Cancel the running job; False when there was nothing to stop."""
+        for job in self.feed.active:
+            if job.kind in jobs.STOPPABLE and not job.cancelling and not job.ended:
+                job.cancel()
+                return True
+        return False
+
+    def action_interrupt(self) -> None:
+        """Ctrl+C: stop the work; when idle, twice quits."""
+        if self.stop_work():
+            return
+        now = time.monotonic()
+        if now - self._interrupted < TWICE:
+            self.exit(0)
+        self._interrupted = now
+        self.notify("Press Ctrl+C again to quit.", timeout=TWICE)
+
+    def action_fix(self) -> None:
+        self.corrections.open()
+
+    def action_undo(self) -> None:
+        self.submit(self.assistant.undo())
+
+    def action_redo(self) -> None:
+        self.submit(self.assistant.redo())
+
+    def action_help(self) -> None:
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.commands.sheet()))
+
+    def idle_keys(self) -> frozenset[str]:
+        """Actions that would do nothing now; the key bar greys them."""
+        snapshot = self.assistant.snapshot()
+        possible = {
+            "stop": any(job.kind in jobs.STOPPABLE for job in self.feed.active),
+            "app.fix": any(turn.answer for turn in snapshot.turns),
+            "app.undo": bool(snapshot.active),
+        }
+        return frozenset(action for action, yes in possible.items() if not yes)
+
+
+def run(options: Options) -> NoReturn:
+    """The application on a terminal; ends the process with its exit code.
+
+    It does not return: an interpreter with torch in it takes most of a second to be taken down,
+    and crashes when the engine's thread is still computing. What is recorded is safe, since the
+    store commits as it goes. Raises BadSetting, UnknownName before the screen is taken.
+    """
+    from .assistant import Assistant
+
+    chosen, _ = settings.load()
+    known = {*BUILTIN_THEMES, *(theme.name for theme in THEMES)}
+    if chosen.theme not in known:
+        raise UnknownName("theme", chosen.theme, known)
+    sys.setswitchinterval(SWITCH)
+    folder = options.home / "logs"
+    with descriptor_guard(folder / "terminal.log") as stray:
+        logs = (stray, folder / "llm-edit.log")
+        app = EditApp(
+            lambda signal: Assistant(options, signal),
+            theme=chosen.theme,
+            enter_sends=chosen.enter == "send",
+            logs=logs,
+        )
+        app.run()
+        app.assistant.close(timeout=PATIENCE)
+    if app.farewell or app.return_code:
+        sys.stderr.write(f"{app.farewell or f'llm-edit: unexpected error; see {stray}'}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(app.return_code or 0)

@@ -1,0 +1,176 @@
+"""What the edit panes show: the events of one correction, folded into a state.
+
+Everything follows from the events (times included), so a replay draws the same picture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from engine.events import (
+    EditApplied,
+    EditPlanned,
+    EditStep,
+    Event,
+    JobEnded,
+    Loading,
+    Metric,
+    Problem,
+)
+
+from .narrate import STAGES
+
+VERDICTS = {"good": "✓ ", "partly": "◐ ", "bad": "✗ ", "muted": "■ ", "busy": ""}
+METRICS = ("said", "rephrased", "neighbours", "fluency", "weight")
+
+
+@dataclass
+class EditState:
+    """One correction, from its first event to its end.
+
+    number    in the session; 0 until it is known
+    ended     "" while it runs, then "done", "failed", "cancelled"
+    stands    the edit is in the ledger, whatever became of the question that was asked again
+    undone    the edit was taken off again afterwards
+    """
+
+    question: str = ""
+    target: str = ""
+    method: str = ""
+    number: int = 0
+    old: str = ""
+    stage: Loading | None = None
+    stage_began: Loading | None = None
+    planned: EditPlanned | None = None
+    steps: list[EditStep] = field(default_factory=list)
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    applied: EditApplied | None = None
+    problem: Problem | None = None
+    ended: str = ""
+    stands: bool = False
+    undone: bool = False
+    seconds: float = 0.0
+
+    def feed(self, event: Event) -> None:
+        """Take in the next event of the job."""
+        if isinstance(event, EditStep):
+            self.steps.append(event)
+            self.stage = None
+        elif isinstance(event, Loading):
+            if self.stage is None or self.stage.stage != event.stage:
+                self.stage_began = event
+            self.stage = event
+        elif isinstance(event, EditPlanned):
+            self.planned, self.stage = event, None
+            self.old = event.old or self.old
+        elif isinstance(event, Metric):
+            self.metrics[event.name] = event
+        elif isinstance(event, EditApplied):
+            self.applied = event
+            self.old = self.old or event.answer_before
+        elif isinstance(event, Problem):
+            self.problem = event
+        elif isinstance(event, JobEnded):
+            self.ended, self.seconds, self.stage = event.state, event.seconds, None
+
+    @property
+    def running(self) -> bool:
+        return not self.ended
+
+    @property
+    def layer(self) -> str:
+        """The edited layer or layers, "" before they are known."""
+        found = [layer_of(site) for site in self.planned.sites] if self.planned else []
+        names = list(dict.fromkeys(name for name in found if name))
+        if not names:
+            return ""
+        return f"layer {names[0]}" if len(names) == 1 else f"layers {names[0]}–{names[-1]}"
+
+    @property
+    def title(self) -> str:
+        number = f"Edit {self.number}" if self.number else "Edit"
+        parts = [number, self.method, self.layer]
+        return " · ".join(part for part in parts if part)
+
+    @property
+    def change(self) -> tuple[str, str]:
+        """The old answer and the new one."""
+        return self.old, self.target
+
+    def share(self) -> float:
+        """How much of the present stage, or of the optimisation, is done: 0 to 1."""
+        if self.stands or self.applied:
+            return 1.0
+        if self.stage is not None:
+            return min(1.0, self.stage.done / self.stage.total) if self.stage.total > 0 else 0.0
+        if not self.steps:
+            return 0.0
+        return min(1.0, self.steps[-1].step / max(1, self.steps[-1].of))
+
+    def seconds_left(self) -> float:
+        """Of the stage, or of the optimisation, from the times of its events; NaN at first."""
+        if self.stage is not None:
+            return stage_left(self.stage_began or self.stage, self.stage)
+        recent = self.steps[-6:]
+        if len(recent) < 2:
+            return math.nan
+        pace = (recent[-1].t - recent[0].t) / (len(recent) - 1)
+        return pace * max(0, recent[-1].of - recent[-1].step)
+
+    def progress(self) -> str:
+        """One short line: what happens now, or how it ended."""
+        steps = f"{len(self.steps)} steps"
+        if self.stands:
+            return f"{steps} · {self.seconds:.1f} s"
+        if self.ended:
+            return f"{self.ended} after {steps} · {self.seconds:.1f} s"
+        if self.applied:
+            return f"{steps} · asking again"
+        if not self.steps and not self.stage:
+            return "getting ready"
+        left = self.seconds_left()
+        eta = "" if math.isnan(left) else f" · {left:.{left < 10:d}f} s left"
+        if self.stage:
+            return stage_text(self.stage) + eta
+        return f"step {self.steps[-1].step}/{self.steps[-1].of}{eta}"
+
+    def verdict(self) -> tuple[str, str]:
+        """(tone, sentence); VERDICTS has the tones. An edit that moved a neighbour is "partly"."""
+        if self.undone:
+            return "muted", "Undone: the model answers as before this edit."
+        if self.ended == "failed" and self.problem:
+            return "bad", f"{self.problem.message} {self.problem.remedy}".strip()
+        if self.ended == "cancelled" and not self.stands:
+            return "muted", "Stopped. Nothing was changed."
+        if self.applied:
+            if not self.applied.success:
+                return "bad", self.applied.verdict
+            kept = self.metrics.get("neighbours")
+            moved = kept is not None and kept.n > 0 and kept.after < 1
+            return ("partly" if moved else "good"), self.applied.verdict
+        return "busy", ""
+
+
+def layer_of(site: str) -> str:
+    """The layer's number in a module name: "model.layers.6.mlp.down_proj" -> "6"."""
+    return next((part for part in site.split(".") if part.isdigit()), "")
+
+
+def stage_left(began: Loading, now: Loading) -> float:
+    """Seconds until a stage ends, at the pace it has had; NaN while that is not known."""
+    if now.done <= began.done or now.total <= 0:
+        return math.nan
+    return (now.t - began.t) / (now.done - began.done) * (now.total - now.done)
+
+
+def stage_text(stage: Loading) -> str:
+    """A stage in words, with how far it is where that is known."""
+    name = STAGES.get(stage.stage, stage.stage)
+    if stage.total <= 0:
+        return name
+    if stage.unit == "B":
+        return f"{name} {stage.done / 1e6:.0f}/{stage.total / 1e6:.0f} MB"
+    if stage.total >= 10_000:
+        return f"{name} {100 * stage.done / stage.total:.0f} %"
+    return f"{name} {stage.done:.0f}/{stage.total:.0f}"

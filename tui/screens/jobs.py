@@ -1,0 +1,169 @@
+"""What the screen does with the events of each kind of job.
+
+One function for each kind, looked up by the job's kind; a kind without one only logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from engine.events import Event, JobEnded, Loading, Note, Problem, Token
+from engine.worker import Job
+
+from ..edit_state import stage_text
+from ..narrate import narrate
+from ..views import CorrectionView, UndoView
+
+if TYPE_CHECKING:
+    from ..app import EditApp
+
+STOPPABLE = frozenset({"ask", "correct", "undo", "redo", "drop"})
+QUIET = frozenset(
+    {"propose", "idle", "history"}
+)  # their troubles are said elsewhere, or only logged
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+PATIENCE = 3.0  # seconds after which the activity says how long it has taken
+CHANGES = frozenset({"load", "ask", "correct", "undo", "redo", "drop", "rename"})
+
+
+def take(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    """Show what a job has said since the last look."""
+    for event in events:
+        for line in narrate(event):
+            app.chat.log_pane.say(line)
+    handler = HANDLERS.get(job.kind)
+    if handler is not None:
+        handler(app, job, events)
+    if isinstance(events[-1], JobEnded) and not app.leaving:
+        _ended(app, job)
+
+
+def activity(jobs: list[Job[Any]], now: float, frame: int) -> str:
+    """What the engine does now, in a few words; "" when nothing.
+
+    now    seconds, by the worker's clock: what takes long says how long
+    frame  of the sign that moves while something runs
+    """
+    running = [job for job in jobs if job.state == "running" and job.kind != "idle"]
+    waiting = sum(1 for job in jobs if job.state == "queued" and job.kind in VERBS)
+    if not running:
+        return _idle_activity(jobs)
+    job = running[0]
+    verb = VERBS.get(job.kind, job.kind)
+    last = job.events[-1] if job.events else None
+    text = stage_text(last) if isinstance(last, Loading) else verb
+    if job.cancelling:
+        text = "stopping"
+    seconds = now - job.started if job.started else 0.0
+    text += f" · {seconds:.0f} s" if seconds >= PATIENCE else ""
+    return f"{SPINNER[frame % len(SPINNER)]} {text}" + (f" (+{waiting} waiting)" if waiting else "")
+
+
+def _idle_activity(jobs: list[Job[Any]]) -> str:
+    """Work between the jobs, with how far it is."""
+    for job in jobs:
+        last = job.events[-1] if job.events else None
+        if job.kind == "idle" and isinstance(last, Loading) and last.done < last.total:
+            return f"preparing {100 * last.done / last.total:.0f} %"
+    return ""
+
+
+VERBS = {
+    "load": "loading",
+    "ask": "answering",
+    "correct": "editing",
+    "propose": "finding the subject",
+    "undo": "undoing",
+    "redo": "redoing",
+    "drop": "undoing",
+}
+
+
+def _ask(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    said = "".join(e.text for e in events if isinstance(e, Token))
+    if said:
+        app.chat.transcript.asking_again(job.id, len(app.chat.transcript.turns) - 1)  # a retry
+        app.chat.transcript.stream(job.id, said)
+
+
+def _correct(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    if app.corrections.job is job:
+        app.chat.take_edit(events)
+    said = "".join(e.text for e in events if isinstance(e, Token))
+    if said and app.corrections.place is not None:  # the question, asked again after the edit
+        app.chat.transcript.asking_again(job.id, app.corrections.place)
+        app.chat.transcript.stream(job.id, said)
+
+
+def _propose(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    if isinstance(events[-1], JobEnded):
+        app.corrections.proposed(job)
+
+
+def _load(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    for event in events:
+        if isinstance(event, Note):
+            app.say(event.text)
+    if isinstance(events[-1], JobEnded) and job.state == "failed":
+        app.give_up(next(e for e in job.events if isinstance(e, Problem)))
+
+
+def _ended(app: EditApp, job: Job[Any]) -> None:
+    """The last thing of a job: the state it left, and a sentence where one is due."""
+    snapshot = app.assistant.snapshot()
+    app.chat.transcript.finish(job.id)
+    if job.kind == "correct" and app.corrections.job is job and app.chat.edit is not None:
+        result = job.result
+        app.chat.edit.stands = result is not None
+        app.chat.edit.number = result.edit.number if result else len(snapshot.edits)
+        app.chat.draw_edit()
+    if job.kind in CHANGES:
+        app.chat.sync(snapshot)
+    if job.kind not in QUIET:
+        for problem in (e for e in job.events if isinstance(e, Problem)):
+            app.say(f"{problem.message} {problem.remedy}".strip(), "bad")
+    say = ENDINGS.get(job.kind)
+    if say is not None and job.result is not None:
+        say(app, job)
+    elif job.state == "cancelled" and job.kind == "correct":
+        app.say("The edit was stopped. Nothing was changed.")
+    done = app.followups.pop(job.id, None)
+    if done is not None and job.state == "done":
+        done(job)
+
+
+def _corrected(app: EditApp, job: Job[Any]) -> None:
+    view: CorrectionView = job.result  # type: ignore[assignment]
+    edit = view.edit
+    shown = app.chat.edit if app.corrections.job is job else None
+    tone = shown.verdict()[0] if shown else "good" if edit.success else "bad"
+    app.say(f"Edit #{edit.number} · {edit.verdict}", tone)
+
+
+def _moved(app: EditApp, job: Job[Any]) -> None:
+    view: UndoView = job.result  # type: ignore[assignment]
+    done = {"undo": "undone", "redo": "put back", "drop": "dropped"}.get(view.action, view.action)
+    exact = ", exactly" if view.action != "redo" else ""
+    answer = f" The answer is now: {view.answer_now}" if view.answer_now else ""
+    app.say(f"Edit #{view.edit.number} {done}{exact}.{answer}")
+
+
+def _history(app: EditApp, job: Job[Any]) -> None:
+    app.chat.composer.set_history(list(reversed(job.result or [])))
+
+
+HANDLERS: dict[str, Callable[[EditApp, Job[Any], list[Event]], None]] = {
+    "load": _load,
+    "ask": _ask,
+    "correct": _correct,
+    "propose": _propose,
+}
+
+ENDINGS: dict[str, Callable[[EditApp, Job[Any]], None]] = {
+    "correct": _corrected,
+    "undo": _moved,
+    "redo": _moved,
+    "drop": _moved,
+    "history": _history,
+}

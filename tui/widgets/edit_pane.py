@@ -1,0 +1,119 @@
+"""The live picture of one correction: loss, probabilities, progress, measurements, verdict."""
+
+from __future__ import annotations
+
+import math
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from ..edit_state import VERDICTS, EditState
+from ..texts import clip, visible
+from ..views import EditView, Snapshot
+from .line import Line
+from .line_plot import LinePlot, Series, number
+from .metric_cards import MetricCards
+from .progress_line import ProgressLine
+
+WELCOME = "No correction yet. Its loss, probabilities and checks are drawn here as they come."
+
+STATES = {"applied": "●", "undone": "○", "failed": "✗", "cancelled": "■", "interrupted": "✗"}
+
+
+def loss_series(state: EditState) -> list[Series]:
+    return [Series("loss", values=[step.loss for step in state.steps])]
+
+
+def probability_series(state: EditState) -> list[Series]:
+    """P(new) and, where there is an old answer, P(old); the words are the labels."""
+    new = Series("P(new)", clip(state.target, 12), [step.p_new for step in state.steps])
+    old = Series("P(old)", clip(state.old, 12), [step.p_old for step in state.steps])
+    return [new] if all(math.isnan(v) for v in old.values) else [new, old]
+
+
+def loss_summary(state: EditState) -> str:
+    if not state.steps:
+        return ""
+    return f"{number(state.steps[0].loss)} → {number(state.steps[-1].loss)}"
+
+
+def probability_summary(state: EditState) -> str:
+    if not state.steps:
+        return ""
+    new, old = state.steps[-1].p_new, state.steps[-1].p_old
+    text = f"new ● {new:.2f}"
+    return text if math.isnan(old) else f"{text}  old ○ {old:.2f}"
+
+
+def ledger_text(edits: tuple[EditView, ...], width: int) -> Text:
+    """The session's edits, newest last; a mark says whether each is active."""
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for edit in edits[-8:]:
+        mark = STATES.get(edit.state, "◌")
+        line = f"{mark} #{edit.number} {edit.subject or clip(edit.question, 20)} → {edit.target}"
+        style = "strike dim" if edit.state == "undone" else ""
+        text.append("\n" if text else "")
+        text.append(clip(line, max(10, width)), style)
+    return text
+
+
+class EditPane(Vertical):
+    """What is happening to the model; before the first correction, what could."""
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="edit-welcome"):
+            yield Line(WELCOME)
+            yield Line(id="edit-ledger")
+        with Vertical(id="edit-live"):
+            yield Line(id="edit-question")
+            yield Line(id="edit-change")
+            yield LinePlot("Loss (log)", log=True, id="loss-plot")
+            yield LinePlot("Probability", bounds=(0.0, 1.0), id="probability-plot")
+            yield ProgressLine(id="edit-progress")
+            yield Line("Did it work?", id="edit-checks")
+            yield MetricCards(id="edit-cards")
+            yield Line(id="edit-verdict")
+
+    def on_mount(self) -> None:
+        self.show(None)
+
+    def show(self, state: EditState | None) -> None:
+        """Draw this correction, or the welcome when there is none."""
+        self.query_one("#edit-welcome").display = state is None
+        self.query_one("#edit-live").display = state is not None
+        self.border_title = "Edit" if state is None else state.title
+        if state is None:
+            return
+        self.query_one("#edit-question", Line).show(visible(state.question))
+        self.query_one("#edit-change", Line).show(self._change(state))
+        loss = self.query_one("#loss-plot", LinePlot)
+        steps = len(state.steps) if state.ended or state.applied else 0
+        planned = steps or (state.steps[-1].of if state.steps else 0)
+        loss.show(loss_series(state), x_max=planned, summary=loss_summary(state))
+        self.query_one("#probability-plot", LinePlot).show(
+            probability_series(state), x_max=planned, summary=probability_summary(state)
+        )
+        self.query_one(ProgressLine).show(state.share(), state.progress())
+        self.query_one(MetricCards).show(state.metrics)
+        self._say(state)
+
+    def show_ledger(self, snapshot: Snapshot) -> None:
+        """The session's edits below the welcome (a session that was resumed has some)."""
+        ledger = self.query_one("#edit-ledger", Line)
+        ledger.display = bool(snapshot.edits)
+        ledger.show(ledger_text(snapshot.edits, self.size.width - 4))
+
+    def _change(self, state: EditState) -> Text:
+        old, new = state.change
+        room = max(8, self.size.width - 4)
+        short = clip(old, max(6, room - len(new) - 3)) if old else "…"
+        return Text.assemble((short, "dim"), " → ", (clip(new, room), "bold"))
+
+    def _say(self, state: EditState) -> None:
+        tone, sentence = state.verdict()
+        verdict = self.query_one("#edit-verdict", Line)
+        verdict.set_classes(f"-{tone}")
+        mark = VERDICTS[tone]
+        room = max(40, (self.size.width - 4) * 4 - 8)
+        verdict.show(clip(f"{mark}{sentence}", room) if sentence else "")
