@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from .edit import Edit
 from .errors import BadInput, UnknownName
-from .patches import Patch
+
+if TYPE_CHECKING:  # a ledger can be kept without torch
+    from .edit import Edit
+    from .patches import Patch
 
 
 class Ledger:

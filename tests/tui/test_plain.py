@@ -93,6 +93,12 @@ def test_alt_enter_begins_a_new_line(typed: Type, assistant: Assistant) -> None:
     assert [t.question for t in assistant.snapshot().turns] == ["one\ntwo"]
 
 
+def test_lines_typed_ahead_are_sent_too(typed: Type, assistant: Assistant) -> None:
+    """While an answer is written the terminal turns Enter into a line feed."""
+    typed("one\n", "two\n")
+    assert [t.question for t in assistant.snapshot().turns] == ["one", "two"]
+
+
 def test_a_correction_with_its_subject_confirmed(typed: Type, assistant: Assistant) -> None:
     talk = typed(QUESTION, ENTER, "/fix Paris", ENTER, ENTER, "/undo", ENTER)
     (edit,) = assistant.snapshot().edits

@@ -1,0 +1,146 @@
+"""What the commands share: options, an opened assistant, output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tui.console import Narrator, follow
+
+if TYPE_CHECKING:
+    from engine.worker import Job
+    from tui.assistant import Assistant, Options
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _home(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        os.environ["LLM_EDIT_HOME"] = str(value.expanduser().absolute())
+
+
+def _pairs(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    found = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE.", context, option)
+        found[key.strip()] = value.strip()
+    return found
+
+
+_HOME = click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), callback=_home, is_eager=True,
+    expose_value=False, help="Folder of sessions and configuration.",
+)  # fmt: skip
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_SESSION = click.option("--session", help="Session: title, id, or part of an id.")
+_MODEL = click.option("--model", help="Model: alias, hub id, folder or .gguf file.")
+_MODEL_OPTIONS = (
+    _MODEL,
+    click.option("--method", help="Editing method: see llm-edit methods."),
+    click.option("--device", help="cpu, cuda, cuda:1, mps or auto."),
+    click.option("--dtype", help="fp32, bf16, fp16 or auto."),
+    click.option("--seed", type=int, help="Seed of whatever is drawn."),
+    click.option("--hp", multiple=True, metavar="KEY=VALUE", callback=_pairs,
+                 help="Hyper-parameter of the method; may be repeated."),
+)  # fmt: skip
+
+
+def options(*groups: str) -> Callable[[Command], Command]:
+    """--home and --json, and of `groups`: "model" (all that concern one), "name", "session"."""
+    chosen = [*(_MODEL_OPTIONS if "model" in groups else ())]
+    chosen += [_MODEL] if "name" in groups else []
+    chosen += [_SESSION] if "session" in groups else []
+    chosen += [_HOME, *(() if "no-json" in groups else (_JSON,))]
+
+    def decorate(function: Command) -> Command:
+        for option in reversed(chosen):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def assistant_options(given: dict[str, Any], **more: Any) -> Options:
+    """Options of the assistant from those of a command; what was not given is as configured."""
+    from engine import methods, paths
+    from tui import settings
+    from tui.assistant import Options
+
+    configured, _ = settings.load()
+    names = ("model", "method", "dtype", "device", "seed")
+    found = {name: given[name] for name in names if given.get(name) is not None}
+    wanted = Options(
+        dtype=configured.dtype,
+        device=configured.device,
+        seed=configured.seed,
+        max_tokens=configured.max_tokens,
+        home=paths.home(),
+        hp=given.get("hp") or {},
+        session=given.get("session"),
+    )
+    if given.get("session") is None and not more.get("resume_last"):
+        wanted = dataclasses.replace(wanted, model=configured.model, method=configured.method)
+    if given.get("method"):
+        methods.get(given["method"])
+    return dataclasses.replace(wanted, **found, **more)
+
+
+@contextmanager
+def opened(options: Options, narrator: Narrator) -> Iterator[Assistant]:
+    """An assistant whose model is loaded. Raises what its loading raises."""
+    from tui.assistant import Assistant
+
+    assistant = Assistant(options)
+    try:
+        finished(assistant.load(), narrator)
+        yield assistant
+    finally:
+        assistant.close()
+
+
+def finished(job: Job[T], narrator: Narrator, listener: Callable[[Any], None] | None = None) -> T:
+    """The result of a job, narrated. Raises its error; KeyboardInterrupt if it was stopped."""
+    return follow(job, narrator, [listener] if listener else []).value()
+
+
+def narrator(*, verbose: bool = False, quiet: bool = False) -> Narrator:
+    """Narration on stderr: a rewriting line on a terminal, now and then a line elsewhere."""
+    smart = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return Narrator(sys.stderr, verbose=verbose, rewriting=smart, quiet=quiet)
+
+
+def print_json(value: Any) -> None:
+    """One object on one line; numbers that do not exist are null."""
+    click.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """JSON-safe: dataclasses as objects, NaN and infinities as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def print_event(event: Any) -> None:
+    """One line of JSON Lines."""
+    click.echo(json.dumps(event.to_json(), ensure_ascii=False))

@@ -1,0 +1,210 @@
+"""`llm-edit edit`: correct a model without a conversation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tui.console import printable
+
+from .common import (
+    assistant_options,
+    finished,
+    narrator,
+    opened,
+    options,
+    print_event,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from engine.requests import Request
+    from tui.assistant import Assistant
+    from tui.console import Narrator
+    from tui.views import CorrectionView
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("--target", help="The answer that the model should give.")
+@click.option("--subject", help="The words of PROMPT that the fact is about.")
+@click.option("--old", help="The present or true answer, where it is known.")
+@click.option("--rephrase", "rephrases", multiple=True, help="The same question otherwise.")
+@click.option("--neighbour", "neighbours", multiple=True, help="A prompt that must not change.")
+@click.option("--chat/--statement", "chat", default=None, help="Ask PROMPT, or continue it.")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Facts as JSON Lines.")
+@click.option("--probes/--no-probes", default=True, help="Measure what else changes.")
+@options("model", "session")
+@click.option("--events", is_flag=True, help="Every event as JSON Lines on stdout.")
+@click.option("--verbose", is_flag=True, help="The whole log, on stderr.")
+def edit(
+    prompt: str | None,
+    path: Path | None,
+    chat: bool | None,
+    probes: bool,
+    events: bool,
+    verbose: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Change what a model answers to PROMPT.
+
+    The edit is kept in the session (by default the latest one of the model, or a new one) and
+    undone with `llm-edit undo`. PROMPT is continued as it stands, or asked as a question when it
+    ends with a question mark. Exit code 1: the edit did not take.
+    """
+    if events and as_json:
+        raise click.UsageError("--events and --json exclude each other.")
+    facts = _facts(prompt, path, chat, given)
+    wanted = assistant_options(given, reuse=True, prepare=False)
+    say = narrator(verbose=verbose)
+    views: list[CorrectionView] = []
+    errors: list[dict[str, Any]] = []
+    with opened(wanted, say) as assistant:
+        for fact in facts:
+            try:
+                views.append(_correct(assistant, fact, wanted.hp, probes, say, events))
+            except Exception as error:
+                if path is None or not hasattr(error, "exit_code"):
+                    raise
+                errors.append(_refused(fact, error))
+                click.echo(f"error: {fact.prompt!r}: {error}", err=True)
+    _print(views, errors, as_json=as_json, silent=events, many=path is not None)
+    return 0 if not errors and all(view.edit.success for view in views) else 1
+
+
+def _facts(
+    prompt: str | None, path: Path | None, chat: bool | None, given: dict[str, Any]
+) -> list[Request]:
+    """What is to be edited, checked before anything is loaded."""
+    from engine.requests import Request, read_requests
+
+    named = {
+        "subject": given.pop("subject"),
+        "target_old": given.pop("old"),
+        "rephrases": given.pop("rephrases"),
+        "neighbours": given.pop("neighbours"),
+    }
+    target = given.pop("target")
+    if (prompt is None) == (path is None):
+        raise click.UsageError("give either PROMPT or --file.")
+    if path is not None:
+        if target is not None or any(named.values()):
+            raise click.UsageError("with --file, everything about a fact stands in the file.")
+        facts = list(read_requests(path))
+        if not facts:
+            raise click.UsageError(f"{path} holds no facts.")
+        return [f if chat is None else dataclasses.replace(f, chat=chat) for f in facts]
+    if target is None:
+        raise click.UsageError("--target is missing.")
+    assert prompt is not None
+    asked = prompt.strip().endswith("?") if chat is None else chat
+    return [Request(prompt=prompt, target_new=target, chat=asked, **named).check()]
+
+
+def _correct(
+    assistant: Assistant,
+    fact: Request,
+    hp: dict[str, str],
+    probes: bool,
+    say: Narrator,
+    events: bool,
+) -> CorrectionView:
+    job = assistant.correct(
+        fact.target_new,
+        question=fact.prompt,
+        subject=fact.subject,
+        old=fact.target_old,
+        statement=not fact.chat,
+        rephrases=fact.rephrases,
+        neighbours=fact.neighbours,
+        hp=hp,
+        probes=probes,
+    )
+    return finished(job, say, print_event if events else None)
+
+
+def _refused(fact: Request, error: Exception) -> dict[str, Any]:
+    return {
+        "prompt": fact.prompt,
+        "target": fact.target_new,
+        "success": False,
+        "error": {"kind": type(error).__name__, "message": str(error)},
+    }
+
+
+def _print(
+    views: list[CorrectionView],
+    errors: list[dict[str, Any]],
+    *,
+    as_json: bool,
+    silent: bool,
+    many: bool,
+) -> None:
+    if as_json:
+        rows = [*map(as_row, views), *errors]
+        done = sum(1 for view in views if view.edit.success)
+        print_json({"edits": rows, "n": len(rows), "succeeded": done} if many else rows[0])
+        return
+    if silent:
+        return
+    for view in views:
+        for line in told(view):
+            click.echo(printable(line))
+
+
+def as_row(view: CorrectionView) -> dict[str, Any]:
+    """An edit as `--json` prints it."""
+    fluency = view.metrics.get("fluency", {})
+    return {
+        "session": view.session_id,
+        "edit_id": view.edit.id,
+        "method": view.edit.method,
+        "model": view.model,
+        "subject": view.edit.subject,
+        "prompt": view.prompt,
+        "target": view.edit.target,
+        "before": view.before,
+        "after": view.after,
+        "success": view.edit.success,
+        "verdict": view.edit.verdict,
+        "rephrases": _counted(view, "rephrased", "hit"),
+        "neighbours": _counted(view, "neighbours", "kept"),
+        "perplexity": {"before": fluency.get("before"), "after": fluency.get("after")},
+        "layers": list(view.layers),
+        "seconds": view.seconds,
+        "steps": view.steps,
+        "losses": list(view.losses),
+        "versions": view.versions,
+    }
+
+
+def _counted(view: CorrectionView, metric: str, name: str) -> dict[str, int]:
+    """A share as a number of hits."""
+    found = view.metrics.get(metric)
+    if found is None or math.isnan(found["after"]):
+        return {"n": 0, name: 0}
+    return {"n": found["n"], name: round(found["after"] * found["n"])}
+
+
+def told(view: CorrectionView) -> list[str]:
+    """An edit as a person reads it."""
+    row = as_row(view)
+    lines = [
+        f"{view.prompt!r} -> {view.edit.target!r}",
+        f"before: {_in_line(view.before.answer)}",
+        f"after: {_in_line(view.after.answer)}",
+        view.edit.verdict,
+    ]
+    if row["rephrases"]["n"]:
+        lines.append("rephrasings that say it: {hit} of {n}".format(**row["rephrases"]))
+    lines.append(f"edit {view.edit.id} in session {view.session_id}, {view.seconds['total']:.1f} s")
+    return lines
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())

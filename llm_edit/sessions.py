@@ -1,0 +1,153 @@
+"""`llm-edit sessions`: what was said and edited before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tui.console import printable, table
+
+from .common import options, print_json
+
+if TYPE_CHECKING:
+    from sessions.rows import SessionRow
+    from sessions.store import Store
+
+
+@contextmanager
+def _store() -> Iterator[Store]:
+    from engine import paths
+    from sessions.store import Store
+
+    with Store.open(paths.home()) as store:
+        yield store
+
+
+@click.group()
+def sessions() -> None:
+    """List, show, find, name and remove sessions."""
+
+
+@sessions.command("list")
+@options()
+def list_(as_json: bool) -> None:
+    """All sessions, last used first."""
+    with _store() as store:
+        rows = store.sessions()
+    if as_json:
+        print_json({"sessions": [_summary(row) for row in rows]})
+        return
+    head = ("session", "title", "model", "messages", "edits", "last used", "state")
+    lines = [
+        (r.short, r.title, r.model.name, str(r.messages), str(r.edits), r.updated[:16], r.state)
+        for r in rows
+    ]
+    for line in table(head, lines) if rows else ["There are no sessions yet."]:
+        click.echo(line)
+
+
+def _summary(row: SessionRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "title": row.title,
+        "model": row.model.name,
+        "method": row.method,
+        "messages": row.messages,
+        "edits": row.edits,
+        "created": row.created,
+        "updated": row.updated,
+        "state": row.state,
+    }
+
+
+@sessions.command()
+@click.argument("session")
+@options()
+def show(session: str, as_json: bool) -> None:
+    """The turns and the edits of SESSION (title, id, or part of an id)."""
+    from tui.timeline import edit_views, turns_at
+
+    with _store() as store:
+        found = store.session(session)
+        turns = turns_at(store, found.id)
+        rows = store.edits(found.id)
+        active = [row.id for row in store.active_edits(found.id)]
+    edits = edit_views(rows, active)
+    numbers = {edit.id: edit.number for edit in edits}
+    views = [t.view(t.node or t.user, numbers) for t in turns]
+    if as_json:
+        print_json(
+            {
+                "id": found.id,
+                "title": found.title,
+                "model": dataclasses.asdict(found.model),
+                "method": found.method,
+                "turns": views,
+                "edits": edits,
+                "active": active,
+            }
+        )
+        return
+    click.echo(f"{found.title or found.id} · {found.model.name} · {found.created[:16]}")
+    for view in views:
+        click.echo(printable(f"\n> {view.question}"))
+        edited = f"  [after edit #{view.edited_by}]" if view.edited_by else ""
+        click.echo(printable(f"{view.answer}{edited}"))
+    if edits:
+        from tui.commands import EDIT_HEAD, edit_row
+
+        click.echo()
+        for line in table(EDIT_HEAD, [edit_row(edit) for edit in edits]):
+            click.echo(line)
+
+
+@sessions.command()
+@click.argument("text")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@options()
+def search(text: str, limit: int, as_json: bool) -> None:
+    """Find questions, answers and facts with every word of TEXT."""
+    with _store() as store:
+        hits = store.search(text, limit)
+    if as_json:
+        print_json({"hits": hits})
+        return
+    rows = [(h.session[-6:].lower(), h.title, h.kind, " ".join(h.snippet.split())) for h in hits]
+    for line in table(("session", "title", "kind", "text"), rows) if rows else ["Nothing found."]:
+        click.echo(line)
+
+
+@sessions.command()
+@click.argument("session")
+@click.argument("title")
+@options()
+def rename(session: str, title: str, as_json: bool) -> None:
+    """Give SESSION the name TITLE."""
+    with _store() as store:
+        found = store.rename_session(session, title)
+    if as_json:
+        print_json({"id": found.id, "title": found.title})
+    else:
+        click.echo(f"{found.short} is now called {found.title!r}")
+
+
+@sessions.command()
+@click.argument("session")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options()
+def rm(session: str, yes: bool, as_json: bool) -> None:
+    """Remove SESSION for good, with its edits."""
+    with _store() as store:
+        found = store.session(session)
+        if not yes:
+            click.confirm(f"Remove {found.title or found.id} for good?", abort=True, err=True)
+        removed = store.delete_session(found.id)
+        files = store.sweep(min_age=0.0)
+    if as_json:
+        print_json({"id": removed, "files": len(files)})
+    else:
+        click.echo(f"removed {removed}")

@@ -1,0 +1,102 @@
+"""`llm-edit undo` and `redo`: on the record of a session; no model is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import options, print_json
+
+if TYPE_CHECKING:
+    from sessions.rows import EditRow, Session
+    from sessions.store import Store
+
+COUNT = click.argument("n", type=click.IntRange(min=1), default=1)
+
+
+@click.command()
+@COUNT
+@click.option("--edit", "edit", help="This edit, wherever it stands (id or part of it).")
+@options("name", "session")
+def undo(n: int, edit: str | None, session: str | None, model: str | None, as_json: bool) -> int:
+    """Take the last N edits of a session off."""
+    return _move("undo", n, edit, session, model, as_json)
+
+
+@click.command()
+@COUNT
+@options("name", "session")
+def redo(n: int, session: str | None, model: str | None, as_json: bool) -> int:
+    """Put the last N undone edits of a session back."""
+    return _move("redo", n, None, session, model, as_json)
+
+
+def _move(
+    action: str, n: int, edit: str | None, ref: str | None, model: str | None, as_json: bool
+) -> int:
+    from engine import paths
+    from sessions.store import Store
+
+    with Store.open(paths.home()) as store:
+        session = _session(store, ref, model)
+        moved = _marked(store, session, action, n, edit)
+        active = store.active_edits(session.id)
+    if as_json:
+        print_json(
+            {
+                "session": session.id,
+                "action": "drop" if edit else action,
+                "edits": [row.id for row in moved],
+                "active": [row.id for row in active],
+            }
+        )
+        return 0
+    verb = "put back" if action == "redo" else "undone"
+    for row in moved:
+        click.echo(f"{verb}: {fact(row)} (edit {row.id})")
+    click.echo(f"{len(active)} active in session {session.title or session.short}")
+    return 0
+
+
+def _session(store: Store, ref: str | None, model: str | None) -> Session:
+    from engine.errors import BadInput
+    from tui.opening import model_name
+
+    if ref is not None:
+        return store.session(ref)
+    found = store.latest_session(model_name(model) if model else None)
+    if found is None:
+        raise BadInput("there is no session yet.", "llm-edit edit and llm-edit chat make one.")
+    return found
+
+
+def _marked(store: Store, session: Session, action: str, n: int, edit: str | None) -> list[EditRow]:
+    """Move N edits, all or none: what is not there is said before anything is written."""
+    from engine.errors import BadInput
+    from engine.ledger import Ledger
+    from tui.timeline import mark, turns_at
+
+    # The ledger only looks at ids, which rows of the store have too.
+    edits: Any = store.active_edits(session.id)
+    undone: Any = store.undone_edits(session.id)
+    there = len(undone) if action == "redo" else len(edits)
+    if edit is None and n > there:
+        raise BadInput(f"there {'is' if there == 1 else 'are'} only {there} to {action}, not {n}.")
+    ledger: Any = Ledger(edits, undone)
+    turns = turns_at(store, session.id)
+    moved = []
+    for _ in range(1 if edit else n):
+        if edit is not None:
+            row, kind = ledger.drop(store.edit(edit).id), "drop"
+        else:
+            row, kind = (ledger.redo() if action == "redo" else ledger.undo()), action
+        turns = mark(store, session.id, kind, row.id, ledger.fingerprint(), turns)
+        moved.append(row)
+    return moved
+
+
+def fact(row: EditRow) -> str:
+    """An edit in a few words."""
+    about = row.request.get("subject") or row.request.get("prompt", "")
+    return f"{about} → {row.request.get('target_new', '')}"

@@ -1,0 +1,165 @@
+"""`edit`, `ask`, `undo` and `redo` on a tiny model: what is printed, kept and applied again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+from .small import QUESTION
+
+FIELDS = {
+    "session", "edit_id", "method", "model", "subject", "prompt", "target", "before", "after",
+    "success", "rephrases", "neighbours", "perplexity", "layers", "seconds", "steps", "losses",
+    "versions",
+}  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def test_edit_json_has_every_field(run: Run, model: Path, small: tuple[object, ...]) -> None:
+    ran = run(
+        "edit", QUESTION, "--subject", "Australia", "--target", "Paris", "--model", model,
+        "--rephrase", "Which city is the capital of Australia?",
+        "--neighbour", "What is the capital of France?", "--json", *small,
+    )  # fmt: skip
+    assert ran.code == 1, ran.err  # a tiny random model does not learn Paris in three steps
+    row = ran.json
+    assert set(row) >= FIELDS
+    assert (row["subject"], row["target"], row["method"]) == ("Australia", "Paris", "r-rome")
+    assert row["model"] == str(model)
+    assert set(row["before"]) == set(row["after"]) == {"answer", "p_new", "p_old"}
+    assert row["rephrases"]["n"] == 1
+    assert row["neighbours"]["n"] > 1  # the one given, and facts about other things
+    assert 0 <= row["neighbours"]["kept"] <= row["neighbours"]["n"]
+    assert len(row["losses"]) == row["steps"] == 3
+    assert set(row["layers"][0]) >= {"site", "rank", "norm_ratio"}
+    assert row["layers"][0]["rank"] == 1
+    assert {"total", "setup", "optimise", "solve", "probes"} <= set(row["seconds"])
+    assert {"torch", "transformers", "python"} <= set(row["versions"])
+
+
+def test_the_verbose_log_shows_what_a_researcher_looks_for(
+    run: Run, model: Path, small: tuple[object, ...]
+) -> None:
+    ran = run(
+        "edit", "The capital of Australia is", "--subject", "Australia", "--target", "Paris",
+        "--model", model, "--verbose", *small,
+    )  # fmt: skip
+    for part in (
+        "context 1: ", "context 2: ", "subject: 'Australia', last token", "at position",
+        "model.layers.0.mlp.down_proj", "step  1/3  loss", "nll", "kl", "decay", "P(new)", "‖δ‖",
+        "value norm before", "value norm after", "denominator k*ᵀC⁻¹k*", "‖Δ‖/‖W‖",
+        "optimise", "before: ", "after: ", "peak memory",
+    ):  # fmt: skip
+        assert part in ran.err, part
+    assert "step" not in ran.out
+
+
+def test_events_are_json_lines_that_read_back(
+    run: Run, model: Path, small: tuple[object, ...]
+) -> None:
+    from engine.events import EditStep, JobEnded, from_json
+
+    ran = run("edit", QUESTION, "--target", "Paris", "--model", model, "--events", *small)
+    events = [from_json(json.loads(line)) for line in ran.lines]
+    assert [e.seq for e in events] == list(range(len(events)))
+    assert sum(isinstance(e, EditStep) for e in events) == 3
+    assert isinstance(events[-1], JobEnded)
+
+
+def test_an_edit_is_applied_by_ask_and_undone_without_a_model(
+    run: Run, model: Path, small: tuple[object, ...]
+) -> None:
+    def answer() -> tuple[str, list[str]]:
+        ran = run("ask", QUESTION, "--model", model, "--json", "--dtype", "fp32")
+        assert ran.code == 0, ran.err
+        return ran.json["answer"], ran.json["edits"]
+
+    first, none = answer()
+    assert none == []
+    edited = run(
+        "edit", QUESTION, "--subject", "Australia", "--target", "Paris", "--model", model,
+        "--no-probes", "--json", *small, "--hp", "clamp=60", "--hp", "relative_lr=10",
+    )  # fmt: skip
+    row = edited.json
+    changed, active = answer()
+    assert active == [row["edit_id"]]
+    assert changed != first
+    assert changed.startswith(row["after"]["answer"])  # that one stops after 64 tokens
+
+    undone = run("undo", "--json")
+    assert (undone.code, undone.json["edits"], undone.json["active"]) == (0, [row["edit_id"]], [])
+    assert answer() == (first, [])
+    redone = run("redo", "--json")
+    assert redone.json["active"] == [row["edit_id"]]
+    assert answer() == (changed, active)
+    dropped = run("undo", "--edit", row["edit_id"][:8], "--json")
+    assert dropped.json["action"] == "drop"
+    assert answer() == (first, [])
+
+
+def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[object, ...]) -> None:
+    for target in ("Paris", "Emma", "Sydney"):
+        ran = run(
+            "edit", QUESTION, "--target", target, "--model", model, "--no-probes", *small
+        )  # fmt: skip
+        assert ran.code == 1, ran.err
+    too_many = run("undo", 4)
+    assert (too_many.code, too_many.out) == (2, "")
+    assert "only 3" in too_many.err
+    assert len(run("undo", 2, "--json").json["active"]) == 1
+    assert len(run("redo", 2, "--json").json["active"]) == 3
+    session = run("sessions", "list", "--json").json["sessions"][0]
+    assert session["edits"] == 3
+
+
+def test_facts_from_a_file(
+    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
+) -> None:
+    facts = tmp_path / "facts.jsonl"
+    lines = [
+        {"prompt": QUESTION, "target_new": "Paris", "subject": "Australia", "chat": True},
+        {"prompt": "The Space Needle is in", "target_new": "Rome", "subject": "Space Needle"},
+    ]
+    facts.write_text("\n\n".join(json.dumps(line) for line in lines))
+    ran = run("edit", "--file", facts, "--model", model, "--no-probes", "--json", *small)
+    assert ran.code == 1
+    assert (ran.json["n"], ran.json["succeeded"]) == (2, 0)
+    assert [row["target"] for row in ran.json["edits"]] == ["Paris", "Rome"]
+    assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 2
+
+
+def test_an_edit_that_takes_exits_0(run: Run, model: Path, small: tuple[object, ...]) -> None:
+    """The edited token is the last one: even a random model then says what it should."""
+    ran = run(
+        "edit", "We all know Emma", "--subject", "Emma", "--target", "Australia",
+        "--model", model, "--no-probes", *small,
+        "--hp", "layer=1", "--hp", "steps=60", "--hp", "clamp=60", "--hp", "kl=0",
+        "--hp", "decay=0",
+    )  # fmt: skip
+    assert ran.code == 0, ran.out
+    assert ran.lines[0] == "'We all know Emma' -> 'Australia'"
+    assert any(line.startswith("after: Australia") for line in ran.lines)
+
+
+def test_the_same_model_by_another_path_finds_its_session(
+    run: Run, model: Path, small: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("ask", QUESTION, "--model", model)
+    monkeypatch.chdir(model.parent)
+    run("ask", QUESTION, "--model", f"./{model.name}")
+    (session,) = run("sessions", "list", "--json").json["sessions"]
+    assert session["messages"] == 4
+
+
+def test_ask_reads_stdin_and_continues_statements(run: Run, model: Path) -> None:
+    ran = run("ask", "-", "--model", model, stdin=f"{QUESTION}\n")
+    assert ran.code == 0
+    assert ran.out.strip()
+    statement = run("ask", "The capital of", "--statement", "--model", model, "--max-tokens", 3)
+    assert statement.code == 0
+    # A continuation is no part of the conversation.
+    assert run("sessions", "list", "--json").json["sessions"][0]["messages"] == 2

@@ -1,0 +1,89 @@
+"""The commands that only look: models, methods, config, doctor, sessions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .conftest import Run
+from .small import QUESTION
+
+
+def test_models(run: Run, model: Path) -> None:
+    rows = {row["name"]: row for row in run("models", "list", "--json").json["models"]}
+    assert rows["smollm2-135m"]["kind"] == "asset"
+    assert rows["gpt-j"]["source"].lower().startswith("eleutherai/gpt-j")
+    told = run("models", "info", model, "--json").json
+    assert (told["model_type"], told["layers"], told["width"]) == ("llama", 2, 16)
+    assert told["parameters"] > 0
+    assert f"{told['parameters'] / 1e6:.1f} million" in run("models", "info", model).out
+    assert run("models", "fetch", model, "--json").json["folder"] == str(model)
+    assert run("models", "fetch", "no-such-model").code == 2
+
+
+def test_methods(run: Run) -> None:
+    found = {m["name"]: m for m in run("methods", "--json").json["methods"]}
+    assert found["r-rome"]["needs_subject"] is True
+    assert "arXiv" in found["rome"]["paper"]
+    assert "r-rome" in run("methods").out
+
+
+def test_config_says_where_a_setting_comes_from(run: Run) -> None:
+    home = Path(os.environ["LLM_EDIT_HOME"])
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text('method = "rome"\nseed = 7\n')
+    shown = run("config", "show", "--json").json
+    assert shown["settings"]["method"] == "rome"
+    assert shown["sources"]["method"] == str(home / "config.toml")
+    assert shown["sources"]["model"] == "default"
+    assert run("config", "path").out.strip() == str(home / "config.toml")
+    assert str(home / "config.toml") in run("config", "validate").out
+
+
+def test_the_configured_model_is_used(run: Run, model: Path) -> None:
+    home = Path(os.environ["LLM_EDIT_HOME"])
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text(f'model = "{model}"\nmax_tokens = 2\n')
+    ran = run("ask", QUESTION, "--json")
+    assert ran.json["model"] == str(model)
+    assert ran.json["tokens"] <= 2
+
+
+def test_home_is_where_it_is_said_to_be(run: Run, tmp_path: Path, monkeypatch: object) -> None:
+    ran = run("config", "path", "--home", tmp_path / "elsewhere")
+    assert ran.out.strip() == str(tmp_path / "elsewhere" / "config.toml")
+
+
+def test_doctor(run: Run, model: Path) -> None:
+    ran = run("doctor", "--model", model, "--json")
+    assert ran.code == 0
+    told = {finding["name"]: finding for finding in ran.json["findings"]}
+    assert told["torch"]["state"] == "ok"
+    assert told["model"]["value"].endswith(str(model))
+    assert told["database"]["state"] == "info"
+    assert not (Path(os.environ["LLM_EDIT_HOME"]) / "sessions.db").exists()
+    assert {"device", "dtype", "home", "cache", "memory"} <= set(told)
+    assert "python" in run("doctor", "--model", model).out
+
+
+def test_doctor_finds_a_home_that_cannot_be_written(run: Run, model: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    ran = run("doctor", "--model", model, "--home", blocked / "home", "--json")
+    assert ran.code == 3
+    told = {finding["name"]: finding for finding in ran.json["findings"]}
+    assert told["home"]["state"] == "missing"
+
+
+def test_sessions_can_be_found_named_and_removed(run: Run, model: Path) -> None:
+    assert "no sessions yet" in run("sessions", "list").out
+    run("ask", QUESTION, "--model", model)
+    (row,) = run("sessions", "list", "--json").json["sessions"]
+    assert run("sessions", "rename", row["id"], "capitals", "--json").json["title"] == "capitals"
+    assert QUESTION in run("sessions", "show", "capitals").out
+    (hit,) = [h for h in run("sessions", "search", "austral", "--json").json["hits"]
+              if h["kind"] == "question"]  # fmt: skip
+    assert hit["session"] == row["id"]
+    assert run("sessions", "rm", "capitals", stdin="n\n").code == 130
+    assert run("sessions", "rm", "capitals", "--yes").code == 0
+    assert run("sessions", "list", "--json").json["sessions"] == []

@@ -1,0 +1,203 @@
+"""What every front end talks to: a chat with a model that can be corrected.
+
+Nothing here blocks, and nothing imports torch or a user interface: each request is a job on the
+engine's own thread, whose events can be read while it runs, and `snapshot()` is the state to
+show. The work itself is in `tui.conversation`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine import paths
+from engine.events import Event, Loaded
+from engine.worker import Job, Worker
+from sessions.rows import SessionRow
+
+from .conversation import Conversation
+from .views import Correction, CorrectionView, Proposal, ReplyView, Snapshot, TurnView, UndoView
+
+T = TypeVar("T")
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_METHOD = "r-rome"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a chat is set up.
+
+    model        alias, hub id or folder; "" is that of the session, else the default model
+    method       name of an editing method; "" is that of the session, else the default method
+    session      id, unique beginning of one, or title of the session to go on with
+    resume_last  go on with the latest session (of `model`, where one is named)
+    reuse        go on with the latest session of the model, or begin one (`ask`, `edit`)
+    hp           hyper-parameters that replace the method's own, as texts
+    prepare      compute what the first correction needs while nothing else is asked
+    """
+
+    model: str = ""
+    method: str = ""
+    dtype: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+    session: str | None = None
+    resume_last: bool = False
+    reuse: bool = False
+    home: Path = field(default_factory=paths.home)
+    max_tokens: int = 256
+    temperature: float = 0.0
+    hp: dict[str, str] = field(default_factory=dict)
+    prepare: bool = True
+
+
+class Assistant:
+    """A conversation with one model, its corrections, and their record.
+
+    on_change is called on the engine's thread after every event; it must only signal.
+    """
+
+    def __init__(
+        self, options: Options, on_change: Callable[[Job[Any]], None] | None = None
+    ) -> None:
+        self.options = options
+        self._on_change = on_change
+        self._conversation = Conversation(options)
+        self._snapshot = Snapshot(
+            model=options.model or DEFAULT_MODEL, method=options.method or DEFAULT_METHOD
+        )
+        self.worker = Worker(self._saw, at_end=self._conversation.close)
+
+    # -- jobs --------------------------------------------------------------------------------
+
+    def load(self) -> Job[Loaded]:
+        """Open the sessions, load the model, apply the session's edits.
+
+        Edits that earlier processes left unfinished are said in Note events. Then what the
+        first correction needs is computed whenever nothing else is asked.
+        """
+        return self._submit("load", self._load)
+
+    def ask(self, text: str, *, fresh: bool = False, statement: bool = False) -> Job[ReplyView]:
+        """Ask and stream the answer.
+
+        fresh      as the first question of a conversation
+        statement  a text to be continued instead of a question
+        """
+        return self._submit("ask", lambda: self._conversation.ask(text, fresh, statement))
+
+    def retry(self) -> Job[ReplyView]:
+        """Ask the last question again; its new answer takes the place of the old one."""
+        return self._submit("ask", lambda: self._conversation.retry())
+
+    def correct(
+        self,
+        target: str,
+        *,
+        turn: TurnView | None = None,
+        question: str | None = None,
+        subject: str | None = None,
+        old: str | None = None,
+        method: str | None = None,
+        hp: dict[str, str] | None = None,
+        statement: bool = False,
+        rephrases: Sequence[str] = (),
+        neighbours: Sequence[str] = (),
+        probes: bool = True,
+    ) -> Job[CorrectionView]:
+        """Change the model so that it answers `target`.
+
+        turn       the question is that of this turn, the last answered one by default; it is
+                   asked again afterwards, in its own context
+        question   a question (or a statement to be continued) that was not asked here
+        subject    None: the most likely span of the question
+        probes     measure rephrasings, neighbours and fluency before and after
+        """
+        asked = Correction(
+            target=target,
+            turn=turn.id if turn else None,
+            question=question,
+            subject=subject,
+            old=old,
+            method=method or self._snapshot.method,
+            hp={**self.options.hp, **(hp or {})},
+            statement=statement,
+            rephrases=tuple(rephrases),
+            neighbours=tuple(neighbours),
+            probes=probes,
+        )
+        return self._submit("correct", lambda: self._conversation.correct(asked, self.worker))
+
+    def propose(self, turn: TurnView | None = None) -> Job[Proposal]:
+        """What a correction of `turn` (default: the last answered one) would be about."""
+        id = turn.id if turn else None
+        return self._submit("propose", lambda: self._conversation.propose(id))
+
+    def undo(self) -> Job[UndoView]:
+        """Take the last edit off."""
+        return self._submit("undo", lambda: self._conversation.undo())
+
+    def redo(self) -> Job[UndoView]:
+        """Put the last undone edit back."""
+        return self._submit("redo", lambda: self._conversation.redo())
+
+    def drop(self, edit_id: str) -> Job[UndoView]:
+        """Take one edit off, wherever it stands."""
+        return self._submit("drop", lambda: self._conversation.drop(edit_id))
+
+    def rename(self, title: str) -> Job[str]:
+        """Give the session a title."""
+        return self._submit("rename", lambda: self._conversation.rename(title))
+
+    def sessions(self) -> Job[list[SessionRow]]:
+        """All sessions, last used first."""
+        return self._submit("sessions", lambda: self._conversation.sessions())
+
+    def input_history(self, limit: int = 1000) -> Job[list[str]]:
+        """What was typed before, newest first, in all sessions."""
+        return self._submit("history", lambda: self._conversation.input_history(limit))
+
+    # -- state -------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The state to show; any thread."""
+        return dataclasses.replace(self._snapshot, busy=self.worker.busy)
+
+    def set_method(self, name: str) -> None:
+        """Correct with this method from now on. Raises UnknownName."""
+        from engine import methods
+
+        info = methods.get(name)
+        self._snapshot = dataclasses.replace(self._snapshot, method=info.name)
+        self._conversation.method = info.name
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Cancel what runs, close the session and stop the engine's thread."""
+        self.worker.close(timeout)
+
+    # -- the engine's thread -----------------------------------------------------------------
+
+    def _submit(self, kind: str, make: Callable[[], Generator[Event, None, T]]) -> Job[T]:
+        def run() -> Generator[Event, None, T]:
+            try:
+                return (yield from make())
+            finally:  # before JobEnded: who waits for the job finds the new state
+                self._snapshot = self._conversation.view()
+
+        return self.worker.submit(kind, run)
+
+    def _load(self) -> Generator[Event, None, Loaded]:
+        loaded = yield from self._conversation.load()
+        work = self._conversation.idle_work() if self.options.prepare else None
+        if work is not None:
+            self.worker.set_idle(work)
+        return loaded
+
+    def _saw(self, job: Job[Any]) -> None:
+        self._conversation.saw(job)
+        if self._on_change is not None:
+            self._on_change(job)

@@ -1,0 +1,420 @@
+"""A chat, its model and its edits: the state that the engine's thread owns.
+
+Every public generator here is a job: it yields events, and being closed between two of them
+leaves model, ledger and record as if the job had not begun (a reply keeps what was said).
+torch is imported when the model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine import methods
+from engine.errors import BadInput, BadRequest, ModelUnavailable
+from engine.events import EditUndone, Event, Loaded, Note, Problem, ReplyEnded, Token
+from engine.requests import Request
+from engine.worker import Job, Worker
+from sessions.errors import SessionError
+from sessions.rows import SessionRow
+
+from .narrate import count
+from .prompts import fitting, request_of, subject_of
+from .recorder import Recorder
+from .subjects import ordered
+from .timeline import Turn, edit_views, history, mark
+from .views import (
+    Correction,
+    CorrectionView,
+    EditView,
+    Measured,
+    Proposal,
+    ReplyView,
+    Snapshot,
+    TurnView,
+    UndoView,
+    measured,
+)
+
+if TYPE_CHECKING:
+    from engine.correct import Outcome
+    from engine.edit import Edit
+    from engine.ledger import Ledger
+    from engine.lm import LM
+
+    from .assistant import Options
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Generator[Event, None, T]
+
+_with = dataclasses.replace
+
+
+class Conversation:
+    """One chat with one model. Everything here runs on the engine's thread.
+
+    turns   on the way to the tip, oldest first
+    method  the method that corrections use unless they name one
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.method = options.method
+        self.turns: list[Turn] = []
+        self._record: Recorder | None = None
+        self._lm: LM | None = None
+        self._ledger: Ledger | None = None
+        self._idle: Work[Any] | None = None
+        self._told = ""  # the last trouble with recording that was said
+        self._views = Snapshot(model=options.model, method=options.method)
+
+    # -- beginning and end -------------------------------------------------------------------
+
+    def load(self) -> Work[Loaded]:
+        """Open the record, load the model, apply the session's edits again."""
+        from .opening import Opening
+
+        opening = Opening(self.options)
+        yield from opening.record()
+        self._record = opening.recorder
+        self.method = self.method or opening.method
+        self._views = Snapshot(model=opening.model, method=self.method)
+        loaded = yield from opening.load()
+        self._lm, self._ledger, self.turns = opening.lm, opening.ledger, opening.turns
+        yield from self._trouble()
+        return loaded
+
+    def idle_work(self) -> Work[Any] | None:
+        """What the first correction needs and can be computed before it is asked for."""
+        if self._lm is None:
+            return None
+        from .preparing import prepare
+
+        self._idle = prepare(self._lm, self.method, self.options.hp, self.options.seed)
+        return self._idle
+
+    def _prepared(self) -> Work[None]:
+        """Bring the idle work to its end: a correction would do the same work, and would wait
+        forever for a download that the suspended idle work holds.
+
+        Not `yield from`: a cancelled correction must leave the idle work as it is.
+        """
+        if self._idle is None:
+            return
+        try:
+            for event in self._idle:  # noqa: UP028
+                yield event
+        except Exception as error:  # the method itself says it, if it needs what is missing
+            log.warning("preparing failed: %s", error)
+        self._idle = None
+
+    def saw(self, job: Job[Any]) -> None:
+        if self._record is not None:
+            self._record.saw(job)
+
+    def close(self) -> None:
+        """The last act of the engine's thread."""
+        if self._record is not None:
+            self._record.close()
+
+    # -- talking -----------------------------------------------------------------------------
+
+    def ask(self, text: str, fresh: bool, statement: bool) -> Work[ReplyView]:
+        """Ask, stream the answer, record both."""
+        question = text.strip()
+        if not question:
+            raise BadRequest("the question is empty.")
+        self._ready()
+        turn = Turn(question=question, fresh=fresh, statement=statement)
+        before = () if fresh or statement else history(self.turns)
+        if not statement:
+            node = self._recorder.message("user", question, fresh=fresh)
+            turn = _with(turn, user=node.id if node else "")
+        self.turns.append(turn)
+        yield from self._trouble()
+        return (yield from self._answer(before))
+
+    def retry(self) -> Work[ReplyView]:
+        """Ask the last question again: the new answer is the sibling of the old one."""
+        self._ready()
+        if not self.turns:
+            raise BadInput("nothing was asked yet.")
+        last = self.turns[-1]
+        before = () if last.fresh or last.statement else history(self.turns[:-1])
+        self.turns[-1] = _with(last, answer="", node="", edit="", stopped="")
+        return (yield from self._answer(before, parent=last.user))
+
+    def _answer(
+        self, before: tuple[tuple[str, str], ...], *, parent: str = "", edit: str = ""
+    ) -> Work[ReplyView]:
+        """Answer the last turn's question behind the turns `before`; record under `parent`.
+
+        What was said before a cancel is kept and recorded.
+        """
+        lm, ledger = self._ready()
+        turn = self.turns[-1]
+        fit = fitting(lm, turn, before, self.options.max_tokens)
+        if fit.left_out:
+            left_out = count(fit.left_out, "turn")
+            yield Note(text=f"the first {left_out} no longer fit and are left out")
+        said, ended = "", None
+        replies = lm.generate(
+            fit.prompt,
+            max_tokens=fit.room,
+            temperature=self.options.temperature,
+            seed=self.options.seed,
+        )
+        try:
+            with lm.active(ledger.patches()), closing(replies):
+                for event in replies:
+                    said += event.text if isinstance(event, Token) else ""
+                    ended = event if isinstance(event, ReplyEnded) else None
+                    yield event
+        finally:
+            self._keep(turn, ended.text if ended else said.rstrip(), ended, parent, edit)
+        assert ended is not None, "a reply ends with ReplyEnded"
+        yield from self._trouble()
+        return ReplyView(
+            turn=self._turn_view(-1),
+            tokens=ended.tokens,
+            seconds=ended.seconds,
+            first_token=ended.first_token,
+        )
+
+    def _keep(
+        self, turn: Turn, text: str, ended: ReplyEnded | None, parent: str, edit: str
+    ) -> None:
+        """Record an answer, whole or stopped, as the last turn's."""
+        stopped = "cancelled" if ended is None else "length" if ended.reason == "length" else ""
+        seconds = ended.seconds if ended else 0.0
+        answer = ""
+        if text and not turn.statement:
+            node = self._recorder.message(
+                "assistant",
+                text,
+                parent=parent or None,
+                tokens=ended.tokens if ended else 0,
+                seconds=seconds,
+                stopped_by=stopped,
+            )
+            answer = node.id if node else ""
+        self.turns[-1] = _with(
+            turn, answer=text, node=answer, edit=edit, seconds=seconds, stopped=stopped
+        )
+
+    # -- correcting --------------------------------------------------------------------------
+
+    def propose(self, turn: str | None) -> Work[Proposal]:
+        """The question of a turn, its answer, and what it may be about."""
+        lm, ledger = self._ready()
+        found = self.turns[self._place(turn)]
+        from engine.subject import find_subject
+
+        yield Note(text=f"looking for the subject of {found.question!r}")
+        with lm.active(ledger.patches()):
+            spans = find_subject(lm, found.question, found.answer, chat=not found.statement)
+        subjects = tuple((span.text, span.score) for span in ordered(spans)[0])
+        return Proposal(question=found.question, answer=found.answer, subjects=subjects)
+
+    def correct(self, asked: Correction, worker: Worker) -> Work[CorrectionView]:
+        """Edit the model; then ask the turn's question again in its own context.
+
+        Once the edit stands, the job's result is set: a cancel of the second answer does not
+        take the edit back.
+        """
+        from .editing import edited
+
+        lm, ledger = self._ready()
+        self._recorder.check()  # an edit that cannot be recorded is refused
+        place = None if asked.question is not None else self._place(asked.turn)
+        turn = self.turns[place] if place is not None else None
+        context = () if turn is None or turn.fresh else history(self.turns[:place])
+        request = request_of(asked, turn, context)
+        if request.subject is None and methods.get(asked.method).needs_subject:
+            answer = turn.answer if turn else ""
+            subject = yield from subject_of(lm, ledger, request, answer)
+            request = _with(request, subject=subject)
+        yield from self._prepared()
+        job = worker.current
+        outcome = yield from edited(
+            self._recorder,
+            lm,
+            ledger,
+            request,
+            asked,
+            parent=turn.user if turn and turn.user else None,
+            seed=self.options.seed,
+            memory=job.memory if job else None,
+        )
+        view = self._correction_view(outcome, request)
+        if place is None or turn is None:
+            return view
+        if job is not None:
+            job.result = view
+        self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
+        yield from self._answer(context, parent=self._recorder.node, edit=outcome.edit.id)
+        return _with(view, turn=self._turn_view(-1))
+
+    # -- going back --------------------------------------------------------------------------
+
+    def undo(self) -> Work[UndoView]:
+        return (yield from self._move("undo", lambda ledger: ledger.undo()))
+
+    def redo(self) -> Work[UndoView]:
+        return (yield from self._move("redo", lambda ledger: ledger.redo()))
+
+    def drop(self, edit_id: str) -> Work[UndoView]:
+        return (yield from self._move("drop", lambda ledger: ledger.drop(edit_id)))
+
+    def _move(self, action: str, change: Callable[[Ledger], Edit]) -> Work[UndoView]:
+        """Change the ledger and the record, or neither; go back to the answer it belongs to."""
+        _, ledger = self._ready()
+        trial = type(ledger)(ledger.edits, ledger.undone)
+        edit = change(trial)
+        fingerprint = trial.fingerprint()
+        store, session = self._recorder.required()
+        turns = mark(store, session, action, edit.id, fingerprint, self.turns)
+        change(ledger)
+        moved = turns != self.turns
+        self.turns = turns
+        yield EditUndone(edit=edit.id, action=action, active=len(ledger.edits), ledger=fingerprint)
+        views = {view.id: view for view in self._edits()}
+        return UndoView(
+            action=action,
+            edit=views[edit.id],
+            answer_now=turns[-1].answer if moved and turns else "",
+            active=tuple(views[e.id] for e in ledger.edits),
+        )
+
+    # -- the session -------------------------------------------------------------------------
+
+    def rename(self, title: str) -> Work[str]:
+        store, session = self._recorder.required()
+        self._recorder.session = store.rename_session(session, title.strip())
+        yield Note(text=f"the session is called {title.strip()!r}")
+        return title.strip()
+
+    def sessions(self) -> Work[list[SessionRow]]:
+        yield from ()
+        if self._record is None or self._record.store is None:
+            return []
+        return self._record.store.sessions()
+
+    def input_history(self, limit: int) -> Work[list[str]]:
+        yield from ()
+        if self._record is None or self._record.store is None:
+            return []
+        return self._record.store.input_history(limit)
+
+    # -- state -------------------------------------------------------------------------------
+
+    def view(self) -> Snapshot:
+        """The state to show; what could not be read stays as it was."""
+        try:
+            self._views = self._look()
+        except SessionError as error:
+            log.warning("the session cannot be read: %s", error)
+        return self._views
+
+    def _look(self) -> Snapshot:
+        lm, record = self._lm, self._record
+        edits = self._edits()
+        numbers = {e.id: e.number for e in edits}
+        shown = _with(
+            self._views,
+            method=self.method or self._views.method,
+            edits=edits,
+            turns=tuple(t.view(_turn_id(t, i), numbers) for i, t in enumerate(self.turns)),
+            recording=record is None or not record.trouble,
+            trouble=record.trouble if record else "",
+            session_id=record.session_id if record else "",
+            session_title=record.session.title if record and record.session else "",
+        )
+        if lm is None:
+            return shown
+        return _with(
+            shown,
+            model=lm.name,
+            dtype=str(lm.dtype).removeprefix("torch."),
+            device=str(lm.device),
+            model_type=lm.arch.model_type,
+            layers=lm.n_layers,
+            width=lm.width,
+            chat=lm.chat,
+            loaded=True,
+        )
+
+    def _edits(self) -> tuple[EditView, ...]:
+        record = self._record
+        if record is None or record.store is None or record.session is None:
+            return ()
+        active = [e.id for e in self._ledger.edits] if self._ledger else []
+        return edit_views(record.store.edits(record.session.id), active)
+
+    def _turn_view(self, place: int) -> TurnView:
+        numbers = {e.id: e.number for e in self._edits()}
+        index = place % len(self.turns)
+        return self.turns[index].view(_turn_id(self.turns[index], index), numbers)
+
+    def _correction_view(self, outcome: Outcome, request: Request) -> CorrectionView:
+        lm, _ = self._ready()
+        edit = next(e for e in self._edits() if e.id == outcome.edit.id)
+        before, after = (
+            Measured(answer=a.answer, p_new=a.p_new, p_old=a.p_old)
+            for a in (outcome.before, outcome.after)
+        )
+        return CorrectionView(
+            edit=edit,
+            session_id=self._recorder.session_id,
+            model=lm.name,
+            prompt=request.prompt,
+            before=before,
+            after=after,
+            turn=None,
+            metrics=measured(outcome.metrics),
+            layers=outcome.layers,
+            seconds=outcome.seconds,
+            steps=outcome.steps,
+            losses=outcome.losses,
+            versions=outcome.versions,
+        )
+
+    # -- small parts -------------------------------------------------------------------------
+
+    @property
+    def _recorder(self) -> Recorder:
+        assert self._record is not None, "load() comes first"
+        return self._record
+
+    def _ready(self) -> tuple[LM, Ledger]:
+        """The model and its edits. Raises ModelUnavailable before they are loaded."""
+        if self._lm is None or self._ledger is None:
+            raise ModelUnavailable("no model is loaded.", "Its loading failed: see above.")
+        return self._lm, self._ledger
+
+    def _place(self, turn: str | None) -> int:
+        """The index of a turn with an answer; the last one by default."""
+        found = [i for i, t in enumerate(self.turns) if t.answer and turn in (None, _turn_id(t, i))]
+        if not found:
+            raise BadInput("there is no answer to correct yet.", "Ask something first.")
+        return found[-1]
+
+    def _trouble(self) -> Work[None]:
+        """Say once that the conversation is not being recorded."""
+        trouble = self._recorder.trouble
+        if trouble and trouble != self._told:
+            yield Problem(
+                error="NotRecorded",
+                message=f"this conversation is not being recorded: {trouble}",
+                exit_code=3,
+            )
+        self._told = trouble
+
+
+def _turn_id(turn: Turn, index: int) -> str:
+    return turn.node or turn.user or f"turn-{index}"

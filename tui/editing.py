@@ -1,0 +1,123 @@
+"""One edit from its intent to its record. The engine's thread only."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from engine import correct
+from engine.events import EditPlanned, Event
+from engine.ledger import Ledger
+from engine.memory import MemoryMeter
+from engine.requests import Request
+from sessions.errors import SessionError
+from sessions.rows import Node, PatchRecord
+from sessions.store import Store
+
+from .recorder import Recorder
+from .views import Correction, measured
+
+if TYPE_CHECKING:
+    from engine.lm import LM
+
+log = logging.getLogger(__name__)
+
+
+def edited(
+    record: Recorder,
+    lm: LM,
+    ledger: Ledger,
+    request: Request,
+    asked: Correction,
+    *,
+    parent: str | None,
+    seed: int,
+    memory: MemoryMeter | None,
+) -> Generator[Event, None, correct.Outcome]:
+    """Edit, measured and recorded: in model, ledger and store, or in none of them.
+
+    The intent is committed before the first step, so that a killed process can be told of.
+    Raises what `engine.correct.correct` and the store raise.
+    """
+    trial = Ledger(ledger.edits, ledger.undone)
+    node: Node | None = None
+    work = correct.correct(
+        lm,
+        trial,
+        request,
+        method=asked.method,
+        overrides=asked.hp,
+        probes=asked.probes,
+        seed=seed,
+    )
+    try:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as stop:
+                outcome: correct.Outcome = stop.value
+                break
+            if isinstance(event, EditPlanned) and node is None:
+                store, session = record.required()
+                node = store.begin_edit(
+                    session,
+                    edit_id=event.edit,
+                    method=event.method,
+                    hparams=event.hparams,
+                    request=request.to_json(),
+                    parent=parent,
+                    seed=seed,
+                    device=str(lm.device),
+                )
+                record.node = node.id
+            yield event
+        assert node is not None, "a method says what it plans before it computes"
+        _finish(record.check(), node, outcome, trial.fingerprint(), memory.peak() if memory else 0)
+    except BaseException as error:
+        work.close()
+        if node is not None:
+            _give_up(record.check(), node, error)
+        raise
+    ledger.apply(outcome.edit)
+    return outcome
+
+
+def _finish(
+    store: Store, node: Node, outcome: correct.Outcome, ledger_hash: str, peak_memory: int
+) -> None:
+    body, tensors = outcome.edit.save()
+    store.finish_edit(
+        node.id,
+        patches=[
+            PatchRecord(
+                kind=patch["kind"],
+                site=layer["site"],
+                rank=layer.get("rank", 0),
+                norm_ratio=layer.get("norm_ratio", math.nan),
+            )
+            for patch, layer in zip(body["patches"], outcome.layers, strict=True)
+        ],
+        tensors=tensors,
+        edit=body,
+        before=dataclasses.asdict(outcome.before),
+        after=dataclasses.asdict(outcome.after),
+        success=outcome.success,
+        verdict=outcome.verdict,
+        metrics=measured(outcome.metrics),
+        seconds=outcome.seconds,
+        peak_memory=peak_memory,
+        versions=outcome.versions,
+        ledger_hash=ledger_hash,
+    )
+
+
+def _give_up(store: Store, node: Node, error: BaseException) -> None:
+    """Record that the edit came to nothing; a store that fails here has its reason told above."""
+    cancelled = isinstance(error, GeneratorExit)
+    try:
+        store.fail_edit(node.id, "cancelled" if cancelled else "failed", str(error))
+    except SessionError as failed:
+        log.warning("edit %s cannot be marked: %s", node.target, failed)

@@ -1,0 +1,181 @@
+"""Opening a chat: its record, its model, and the edits that were made before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from engine import catalog, methods
+from engine.errors import BadInput, MissingResource, UnknownName
+from engine.events import Event, Loaded, Note
+from sessions.rows import EditRow, Session
+from sessions.store import Store
+
+from .narrate import count
+from .recorder import Recorder
+from .timeline import Turn, turns_at
+
+if TYPE_CHECKING:
+    from engine.edit import Edit
+    from engine.ledger import Ledger
+    from engine.lm import LM
+
+    from .assistant import Options
+
+log = logging.getLogger(__name__)
+
+
+class Opening:
+    """The steps from options to a chat: `record`, then `load`. The engine's thread only."""
+
+    recorder: Recorder
+    lm: LM
+    ledger: Ledger
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.turns: list[Turn] = []
+        self.model = ""
+        self.method = ""
+        self._session: Session | None = None
+
+    def record(self) -> Generator[Event, None, None]:
+        """Open the store, name what was interrupted, find the session to go on with.
+
+        Nothing slow happens here: an unknown session or method is said before a model is
+        loaded. Raises SessionError, UnknownName, BadInput.
+        """
+        from .assistant import DEFAULT_METHOD, DEFAULT_MODEL
+
+        options = self.options
+        if options.method:
+            methods.get(options.method)
+        named = model_name(options.model) if options.model else ""
+        self.recorder = Recorder(options.home)
+        store = self.recorder.store
+        if store is not None:
+            for edit in store.interrupted():
+                yield Note(text=interruption(edit, store))
+            self._session = self._chosen(store, named or DEFAULT_MODEL)
+        row = self._session.model if self._session else None
+        self.model = named or (_where(row.name, row.source) if row else DEFAULT_MODEL)
+        self.method = options.method or (self._session.method if self._session else DEFAULT_METHOD)
+
+    def _chosen(self, store: Store, model: str) -> Session | None:
+        options = self.options
+        if options.session is not None:
+            return store.session(options.session)
+        if options.resume_last:
+            found = store.latest_session(model_name(options.model) if options.model else None)
+            if found is None:
+                raise BadInput("there is no session to continue.", "Leave out --continue.")
+            return found
+        return store.latest_session(model) if options.reuse else None
+
+    def load(self) -> Generator[Event, None, Loaded]:
+        """Load the model and apply the session's edits; the tip's fingerprint must come out.
+
+        Raises what `LM.load` raises, BadInput (another model), CorruptTensors.
+        """
+        from engine.ledger import Ledger
+        from engine.lm import LM
+
+        loaded: Loaded | None = None
+        loading = LM.load(self.model, dtype=self.options.dtype, device=self.options.device)
+        while True:
+            try:
+                event = next(loading)
+            except StopIteration as stop:
+                self.lm = stop.value
+                break
+            loaded = event if isinstance(event, Loaded) else loaded
+            yield event
+        assert loaded is not None, "loading ends with Loaded"
+        self.ledger = Ledger()
+        session = self._session
+        if session is not None and self._fits(session):
+            yield from self._resume(session)
+        else:
+            self.recorder.begin(self._create)
+        return loaded
+
+    def _fits(self, session: Session) -> bool:
+        """Whether the session was made with the model that is loaded now."""
+        if session.model.fingerprint == self.lm.fingerprint:
+            return True
+        if self.options.reuse and self.options.session is None:
+            return False  # the files behind this name have changed: begin anew
+        raise BadInput(
+            f"session {session.title or session.short} was made with another model "
+            f"({session.model.name}, {session.model.source}).",
+            "Its edits do not fit this one: leave out --model, or begin a new session.",
+        )
+
+    def _resume(self, session: Session) -> Generator[Event, None, None]:
+        store, _ = self._resumed(session)
+        active = [_loaded(store, row) for row in store.active_edits(session.id)]
+        undone = [_loaded(store, row) for row in store.undone_edits(session.id)]
+        self.ledger = type(self.ledger)(active, undone)
+        path = store.path(session.id)
+        if path and path[-1].ledger_hash != self.ledger.fingerprint():
+            raise MissingResource(
+                f"session {session.title or session.short} does not come out as it was left.",
+                "Its record was changed from outside; restore a copy of the folder.",
+            )
+        self.turns = turns_at(store, session.id)
+        name = session.title or session.short
+        turns, edits = count(len(self.turns), "turn"), count(len(active), "edit")
+        yield Note(text=f"session {name}: {turns}, {edits} applied")
+
+    def _resumed(self, session: Session) -> tuple[Store, str]:
+        self.recorder.resume(session)
+        return self.recorder.required()
+
+    def _create(self, store: Store) -> Session:
+        lm = self.lm
+        model = store.add_model(
+            lm.name,
+            lm.source,
+            lm.fingerprint,
+            str(lm.dtype).removeprefix("torch."),
+            lm.arch.model_type,
+            {"layers": lm.n_layers, "width": lm.width, "chat": lm.chat},
+        )
+        return store.create_session(model, method=self.method)
+
+
+def model_name(name: str) -> str:
+    """A name that means the same in any working directory: a local path becomes absolute.
+
+    Raises UnknownName, ModelUnavailable.
+    """
+    source = catalog.resolve_model(name)
+    local = source.kind in ("folder", "gguf") and name not in catalog.aliases()
+    return source.place if local else name
+
+
+def _where(name: str, source: str) -> str:
+    """What to load for a recorded model: its name, or its source if the alias is gone."""
+    try:
+        catalog.resolve_model(name)
+    except UnknownName:
+        return source
+    return name
+
+
+def interruption(edit: EditRow, store: Store) -> str:
+    """One sentence about an edit whose process ended before it did."""
+    subject = edit.request.get("subject") or edit.request.get("prompt", "")
+    target = edit.request.get("target_new", "")
+    session = store.session(edit.session)
+    return (
+        f"An edit of {subject!r} -> {target!r} was interrupted (process killed) in session "
+        f"{session.title or session.short}; nothing of it is applied."
+    )
+
+
+def _loaded(store: Store, row: EditRow) -> Edit:
+    from engine.edit import Edit
+
+    return Edit.load(row.body, store.tensors(row))

@@ -1,0 +1,384 @@
+"""The plain front end: a prompt on a terminal, or one line after the other from a pipe.
+
+No colours, no spinner, no cursor tricks: everything is a line, in the order it happened, and
+stays in the terminal's own scrollback.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from engine.events import Event, Problem, Token
+from engine.worker import Job
+
+from .assistant import Assistant
+from .commands import REGISTRY
+from .console import Narrator, follow, printable, problem_of, table
+from .narrate import count, narrate
+from .views import CorrectionView, EditView, ReplyView, UndoView
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import CompleteEvent, Completion
+    from prompt_toolkit.document import Document
+    from prompt_toolkit.key_binding import KeyBindings
+
+TWICE = 2.0  # seconds within which a second Ctrl+C quits
+
+
+class PlainFront:
+    """Carries out lines; what commands may ask of a front end (`commands.Front`).
+
+    out     data: answers, verdicts, tables
+    err     narration
+    ask     asks the person for a line (prompt, default); None when nobody is there
+    stream  write answers as they come instead of whole
+    failed  an edit did not take, or a question could not be answered
+    """
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        *,
+        out: TextIO,
+        err: TextIO,
+        ask: Callable[[str, str], str] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.assistant = assistant
+        self.failed = False
+        self.done = False
+        self._out = out
+        self._err = err
+        self._ask = ask
+        self._fresh = fresh
+        self._narrator = Narrator(err)
+        self._edit_job: Job[Any] | None = None
+
+    # -- lines -------------------------------------------------------------------------------
+
+    def begin(self) -> Job[Any]:
+        """Load the model; the job, ended."""
+        return follow(self.assistant.load(), self._narrator)
+
+    def line(self, text: str) -> None:
+        """A question or a command."""
+        text = text.strip()
+        if text.startswith("/"):
+            REGISTRY.run_line(self, text)
+        elif text:
+            self.run(self.assistant.ask(text, fresh=self._fresh))
+
+    # -- what commands may ask ---------------------------------------------------------------
+
+    def say(self, text: str, tone: str = "info") -> None:
+        self.failed = self.failed or tone == "bad"
+        print(text, file=self._err, flush=True)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        for line in table(head, rows):
+            self._put(line)
+
+    def run(self, job: Job[Any], done: Callable[[Job[Any]], None] | None = None) -> None:
+        writer = _Streamed(self._out) if self._ask is not None and job.kind == "ask" else None
+        follow(job, self._narrator, [writer] if writer else [])
+        if writer is not None:
+            writer.end()
+        problem = problem_of(job)
+        if problem is not None:
+            self.say(f"error: {problem.message} {problem.remedy}".strip(), "bad")
+            return
+        for event in job.events:
+            if isinstance(event, Problem):  # the job did its work, but something is wrong
+                print(f"{event.message} {event.remedy}".strip(), file=self._err, flush=True)
+        if job.state == "cancelled":
+            self._cancelled(job)
+            return
+        ending = self._endings.get(job.kind)
+        if ending is not None and not (writer and writer.written):
+            ending(self, job.result)
+        if done is not None:
+            done(job)
+
+    def fix(self, target: str, subject: str | None) -> None:
+        if not target or (subject is None and self._ask is not None):
+            asked = self._asked(target, subject)
+            if asked is None:
+                return
+            target, subject = asked
+        self._edit_job = self.assistant.correct(target, subject=subject)
+        self.run(self._edit_job)
+
+    def stop(self) -> bool:
+        return False  # a line is only read when nothing runs; Ctrl+C stops
+
+    def copy(self, text: str) -> None:
+        if not self._out.isatty():
+            self._put(text)
+            return
+        encoded = base64.b64encode(text.encode()).decode()
+        print(f"\x1b]52;c;{encoded}\a", end="", file=self._out, flush=True)
+        self.say("Sent to the terminal's clipboard; whether it arrived cannot be seen from here.")
+
+    def show_log(self) -> None:
+        if self._edit_job is None:
+            self.say("Nothing was edited since this began.", "muted")
+            return
+        for event in self._edit_job.events:
+            for line in narrate(event):
+                self._put(line)
+
+    def quit(self) -> None:
+        self.done = True
+
+    # -- how jobs end ------------------------------------------------------------------------
+
+    def _answered(self, reply: ReplyView) -> None:
+        self._put(reply.turn.answer)
+
+    def _corrected(self, view: CorrectionView) -> None:
+        edit = view.edit
+        self.failed = self.failed or not edit.success
+        self._put(f"Edit #{edit.number}: {edit.verdict}")
+        if view.turn is not None:
+            self._put(view.turn.answer)
+
+    def _moved(self, view: UndoView) -> None:
+        done = {"undo": "Undone", "redo": "Put back", "drop": "Dropped"}[view.action]
+        self._put(f"{done}: {_named(view.edit)}. {_remaining(view.active)}")
+        if view.answer_now and self._ask is not None:
+            self._put(f"The answer is again: {view.answer_now}")
+
+    _endings: dict[str, Callable[[PlainFront, Any], None]] = {  # noqa: RUF012
+        "ask": _answered,
+        "correct": _corrected,
+        "undo": _moved,
+        "redo": _moved,
+        "drop": _moved,
+    }
+
+    def _cancelled(self, job: Job[Any]) -> None:
+        if job.kind == "correct" and isinstance(job.result, CorrectionView):
+            self._corrected(job.result)  # the edit stands; only the new answer was stopped
+        elif job.kind == "correct":
+            self.say("Stopped. Nothing was changed.", "muted")
+        else:
+            self.say("Stopped; what was said is kept.", "muted")
+
+    def _asked(self, target: str, subject: str | None) -> tuple[str, str | None] | None:
+        """Answer and subject from the person; None when there is nobody or nothing is said."""
+        if self._ask is None:
+            self.say("error: /fix needs the right answer: /fix ANSWER.", "bad")
+            return None
+        job = follow(self.assistant.propose(), self._narrator)
+        if job.result is None:
+            problem = problem_of(job)
+            self.say(f"error: {problem.message}" if problem else "Stopped.", "muted")
+            return None
+        proposal = job.result
+        try:
+            if not target:
+                self._put(f"Question: {proposal.question}")
+                self._put(f"Answer: {proposal.answer}")
+                target = self._ask("Right answer: ", "").strip()
+            if target and subject is None:
+                subject = self._ask("Subject: ", proposal.subject).strip() or None
+        except (KeyboardInterrupt, EOFError):
+            target = ""
+        if not target:
+            self.say("Left as it was.", "muted")
+            return None
+        return target, subject
+
+    def _put(self, text: str) -> None:
+        print(printable(text), file=self._out, flush=True)
+
+
+class _Streamed:
+    """Writes the pieces of an answer as they come."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.written = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Token):
+            self.written = True
+            print(printable(event.text), end="", file=self._out, flush=True)
+
+    def end(self) -> None:
+        if self.written:
+            print(file=self._out, flush=True)
+
+
+def _named(edit: EditView) -> str:
+    return f"edit #{edit.number} ({edit.subject or edit.question} → {edit.target})"
+
+
+def _remaining(active: Sequence[EditView]) -> str:
+    if not active:
+        return "No edits remain."
+    verb = "remains" if len(active) == 1 else "remain"
+    return f"{count(len(active), 'edit')} {verb}: {', '.join(f'#{e.number}' for e in active)}."
+
+
+# -- from a pipe -------------------------------------------------------------------------------
+
+
+def run_lines(
+    assistant: Assistant,
+    lines: Iterable[str],
+    *,
+    context: bool = False,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
+    """One question or command a line, each question in a fresh context unless `context`.
+
+    Returns the exit code: 1 when an edit failed, the loading's own when that did.
+    """
+    out, err = out or sys.stdout, err or sys.stderr
+    front = PlainFront(assistant, out=out, err=err, fresh=not context)
+    code = loaded(front.begin(), err)
+    if code is not None:
+        return code
+    for line in lines:
+        if line.strip():
+            print(f"> {line.strip()}", file=err, flush=True)
+            front.line(line)
+        if front.done:
+            break
+    return 1 if front.failed else 0
+
+
+def loaded(job: Job[Any], err: TextIO) -> int | None:
+    """None when the model is there, else the exit code, the reason said."""
+    problem = problem_of(job)
+    if problem is not None:
+        print(f"error: {problem.message} {problem.remedy}".strip(), file=err, flush=True)
+        return problem.exit_code
+    return 130 if job.state == "cancelled" else None
+
+
+# -- on a terminal -----------------------------------------------------------------------------
+
+
+def run_prompt(
+    assistant: Assistant,
+    *,
+    session: PromptSession[str] | None = None,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+) -> int:
+    """Read lines from a person until they leave. Returns the exit code."""
+    out, err = out or sys.stdout, err or sys.stderr
+    prompt = Prompt(assistant, session)
+    front = PlainFront(assistant, out=out, err=err, ask=prompt.ask)
+    code = loaded(front.begin(), err)
+    if code is not None:
+        return code
+    prompt.remember()
+    front.say(_welcome(assistant), "muted")
+    for line in prompt.lines(front):
+        front.line(line)
+        if front.done:
+            break
+    return 0
+
+
+def _welcome(assistant: Assistant) -> str:
+    s = assistant.snapshot()
+    return (
+        f"{s.model}, {s.dtype} on {s.device}. Ask something; /fix ANSWER corrects, /undo takes it "
+        "back, /help lists the rest. Alt+Enter begins a new line, Ctrl+C stops, Ctrl+D leaves."
+    )
+
+
+class Prompt:
+    """Reads lines with completion and history."""
+
+    def __init__(self, assistant: Assistant, session: PromptSession[str] | None = None) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import InMemoryHistory
+        from prompt_toolkit.shortcuts import CompleteStyle
+
+        self._assistant = assistant
+        self._history = InMemoryHistory()
+        self._session = session or PromptSession()
+        self._session.history = self._session.default_buffer.history = self._history
+        self._session.completer = completer(assistant)
+        self._session.key_bindings = bindings()
+        self._session.multiline = True
+        self._session.complete_while_typing = False
+        self._session.complete_style = CompleteStyle.READLINE_LIKE
+        self._session.reserve_space_for_menu = 0  # no blank lines under the prompt
+
+    def remember(self) -> None:
+        """Offer what was typed before, in all sessions."""
+        job = self._assistant.input_history()
+        if job.wait(10) and job.result:
+            for text in reversed(job.result):
+                self._history.append_string(text)
+
+    def lines(self, front: PlainFront) -> Iterator[str]:
+        """Until Ctrl+D, or Ctrl+C twice."""
+        interrupted = -TWICE
+        while True:
+            try:
+                yield self._session.prompt("> ")
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                now = time.monotonic()
+                if now - interrupted < TWICE:
+                    return
+                interrupted = now
+                front.say("Press Ctrl+C again to quit.", "muted")
+
+    def ask(self, prompt: str, default: str) -> str:
+        """One answer to one question of the program; not kept in the history."""
+        from prompt_toolkit import PromptSession
+
+        once: PromptSession[str] = PromptSession(
+            input=self._session.input, output=self._session.output
+        )
+        return once.prompt(prompt, default=default)
+
+
+def bindings() -> KeyBindings:
+    """Enter sends, Alt+Enter begins a new line."""
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    @keys.add("c-j")  # what Enter sends when it is pressed while an answer is being written
+    def _send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _newline(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def completer(assistant: Assistant) -> Any:
+    """Commands and their arguments, from the one registry."""
+    from prompt_toolkit.completion import Completer, Completion
+
+    class Registry(Completer):
+        def get_completions(
+            self, document: Document, complete_event: CompleteEvent
+        ) -> Iterator[Completion]:
+            typed = document.text_before_cursor
+            for s in REGISTRY.complete(typed, assistant.snapshot()):
+                yield Completion(
+                    s.insert, start_position=-len(typed), display=s.label, display_meta=s.hint
+                )
+
+    return Registry()

@@ -1,0 +1,40 @@
+"""What the first correction needs besides the question: computed while nothing is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING
+
+from engine import methods
+from engine.config import resolve_hparams
+from engine.contexts import contexts
+from engine.events import Event
+
+if TYPE_CHECKING:
+    from engine.lm import LM
+
+
+def prepare(
+    lm: LM, method: str, overrides: Mapping[str, str], seed: int
+) -> Generator[Event, None, None]:
+    """Key statistics and contexts of `method`, where it uses them.
+
+    Leaves no hook on the model when it yields; both are kept in the cache, and a correction
+    that begins meanwhile goes on from what was collected.
+    """
+    info = methods.get(method)
+    if lm.arch.model_type not in info.families:
+        return
+    hp, _ = resolve_hparams(
+        info.name,
+        info.params_class(),
+        model_type=lm.arch.model_type,
+        n_layers=lm.n_layers,
+        width=lm.width,
+        name=lm.name,
+        overrides={**overrides, "seed": str(seed)},
+    )
+    if hasattr(hp, "tokens") and hasattr(hp, "layer"):
+        yield from lm.statistics.moment(hp.layer, text=hp.text, tokens=hp.tokens)
+    if hasattr(hp, "contexts"):
+        yield from contexts(lm, hp.contexts, seed)

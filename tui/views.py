@@ -1,0 +1,175 @@
+"""What front ends show: frozen, plain values, safe to hand from thread to thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.events import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnView:
+    """A question and its answer, as they stand on the path to the session's tip.
+
+    id         the node of the answer; of the question while there is no answer yet
+    question   what was asked
+    answer     what the model said; "" while nothing has been said
+    edited_by  number of the edit after which this question was asked again, 0 for none
+    stopped    "" | "length" (ran into the token limit) | "cancelled" (stopped by the person)
+    """
+
+    id: str
+    question: str
+    answer: str = ""
+    edited_by: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    statement: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditView:
+    """One edit of the session, in any state.
+
+    number   1-based, in the order in which they were begun; what `/drop N` takes
+    state    "running" | "applied" | "undone" | "failed" | "cancelled" | "interrupted"
+    success  greedy free decoding says the target (only meaningful once it was applied)
+    """
+
+    id: str
+    number: int
+    method: str
+    subject: str
+    question: str
+    target: str
+    state: str
+    success: bool = False
+    verdict: str = ""
+    answer_before: str = ""
+    answer_after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything a front end shows besides the events of the running job."""
+
+    model: str
+    method: str
+    dtype: str = ""
+    device: str = ""
+    model_type: str = ""
+    layers: int = 0
+    width: int = 0
+    chat: bool = True
+    loaded: bool = False
+    session_id: str = ""
+    session_title: str = ""
+    recording: bool = True  # False: the database cannot be written, nothing is kept
+    trouble: str = ""  # why it is not being recorded
+    turns: tuple[TurnView, ...] = ()
+    edits: tuple[EditView, ...] = ()
+    busy: bool = False
+
+    @property
+    def active(self) -> tuple[EditView, ...]:
+        """The edits that act on the model now, in order."""
+        return tuple(e for e in self.edits if e.state == "applied")
+
+    def edit(self, number: int) -> EditView | None:
+        return next((e for e in self.edits if e.number == number), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyView:
+    """The end of an `ask` job."""
+
+    turn: TurnView
+    tokens: int
+    seconds: float
+    first_token: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An answer with the probabilities of the new and the old answer (NaN: not measured)."""
+
+    answer: str
+    p_new: float
+    p_old: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionView:
+    """The end of a `correct` job: the edit was applied, whether or not it did what it should.
+
+    turn     the question asked again in the same context; None for a correction of no turn
+    metrics  name -> {before, after, n, detail}, as in the Metric events
+    """
+
+    edit: EditView
+    session_id: str
+    model: str
+    prompt: str
+    before: Measured
+    after: Measured
+    turn: TurnView | None
+    metrics: dict[str, dict[str, Any]]
+    layers: tuple[dict[str, Any], ...]
+    seconds: dict[str, float]
+    steps: int
+    losses: tuple[float, ...]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What the correction dialog is filled with. `subjects` is ranked, best first."""
+
+    question: str
+    answer: str
+    subjects: tuple[tuple[str, float], ...]
+
+    @property
+    def subject(self) -> str:
+        return self.subjects[0][0] if self.subjects else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoView:
+    """The end of an `undo`, `redo` or `drop` job.
+
+    answer_now  the answer at the tip again (undo of an edit of the last turn), else ""
+    active      the edits that act on the model now
+    """
+
+    action: str
+    edit: EditView
+    answer_now: str
+    active: tuple[EditView, ...]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What `Assistant.correct` was asked; `turn` is the id of a turn."""
+
+    target: str
+    turn: str | None
+    question: str | None
+    subject: str | None
+    old: str | None
+    method: str
+    hp: dict[str, str]
+    statement: bool
+    rephrases: tuple[str, ...]
+    neighbours: tuple[str, ...]
+    probes: bool
+
+
+def measured(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
+    """Metric events by name, as {before, after, n, detail}."""
+    return {
+        m.name: {"before": m.before, "after": m.after, "n": m.n, "detail": m.detail}
+        for m in metrics
+    }
