@@ -12,7 +12,7 @@ Ours; not in the papers.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,8 +58,16 @@ def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
     with capture(lm.model, site, inputs=True, stop=True) as found:
         lm.body(ids, mask)
     kept = mask.bool()
-    shared = len(os.path.commonprefix([p.ids for p in prompts]))
+    shared = _shared([p.ids for p in prompts])
     for row, prompt in enumerate(prompts[1:], start=1):
         start = ids.shape[1] - len(prompt.ids)
         kept[row, start : start + shared] = False
     return found[site].reshape(*ids.shape, -1)[kept].float()
+
+
+def _shared(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    columns = zip(*rows, strict=False)
+    return next(
+        (i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows))
+    )

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,7 @@ from .errors import BadRequest, UnsupportedModel
 from .evaluate.metrics import scores
 from .evaluate.normalise import begins_with, equals
 from .evaluate.probes import Probes
-from .events import EditApplied, EditPlanned, Event, Metric
+from .events import EditApplied, EditPlanned, Event, Loading, Metric
 from .ledger import Ledger
 from .methods import MethodInfo
 from .requests import Request
@@ -91,6 +91,7 @@ def correct(
     info = _method(lm, request, method)
     hp, sources = _hparams(lm, info, overrides or {}, seed)
     prompt = lm.prompt(request.prompt, chat=request.chat)
+    yield Loading(stage="probes", done=0, total=0)  # say that it has begun
     with lm.active(ledger.patches()):
         before = _ask(lm, prompt, request)
         request = _with_old(request, before)
@@ -124,8 +125,8 @@ def correct(
         losses=tuple(edit.numbers.get("losses", ())),
         versions=edit.provenance["versions"],
     )
-    ledger.apply(edit)
     yield _applied(outcome)
+    ledger.apply(edit)  # behind the last event: a job cancelled there has changed nothing
     return outcome
 
 
@@ -202,7 +203,8 @@ def _named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event,
                 else event
             )
     except StopIteration as stop:
-        return dataclasses.replace(stop.value, id=edit_id)
+        made: Edit = stop.value
+        return dataclasses.replace(made, id=edit_id)
     finally:
         edit.close()
 
@@ -217,12 +219,19 @@ def _provenance(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dict[
         "seed": seed,
         "sources": sources,
         "versions": {
-            "llm-edit": version("llm-edit-chat"),
+            "llm-edit": _version("llm-edit-chat"),
             "torch": torch.__version__,
-            "transformers": version("transformers"),
+            "transformers": _version("transformers"),
             "python": platform.python_version(),
         },
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"
 
 
 # -- after --------------------------------------------------------------------------------------

@@ -94,10 +94,9 @@ def skipped(model: nn.Module, outputs: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         for name, module in modules.items():
-            if own[name] is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.forward = own[name]
+            module.__dict__.pop("forward", None)
+            if own[name] is not None:
+                module.__dict__["forward"] = own[name]
 
 
 @contextmanager

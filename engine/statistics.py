@@ -58,22 +58,22 @@ class Moment:
         C.diagonal().add_(1e-6 * C.diagonal().mean())
         return cls(C.float(), cholesky(C, tokens).float(), tokens)
 
-    def solve(self, k: Tensor, anchors: Tensor | None = None, weight: float = 0.0) -> Tensor:
-        """C⁻¹k for k [d_ff]; with anchor keys A [n, d_ff], (C + (weight/n) AᵀA)⁻¹k.
+    def solve(self, K: Tensor, anchors: Tensor | None = None, weight: float = 0.0) -> Tensor:
+        """C⁻¹K for K [d_ff, n]; with anchor keys A [m, d_ff], (C + (weight/m) AᵀA)⁻¹K.
 
         The factor of C is kept and the anchors enter by the Woodbury identity, so that no
         d_ff × d_ff matrix is factored per edit:
-        y − Z (n/weight I + AZ)⁻¹ Ay  with  y = C⁻¹k, Z = C⁻¹Aᵀ.
+        Y − Z (m/weight I + AZ)⁻¹ AY  with  Y = C⁻¹K, Z = C⁻¹Aᵀ.
         """
-        k = k.to(self.factor)
-        y = torch.cholesky_solve(k[:, None], self.factor)[:, 0]
+        Y: Tensor = torch.cholesky_solve(K.to(self.factor), self.factor)
         if anchors is None or weight == 0:
-            return y
+            return Y
         A = anchors.to(self.factor)
-        Z = torch.cholesky_solve(A.T.contiguous(), self.factor)  # [d_ff, n]
+        Z = torch.cholesky_solve(A.T.contiguous(), self.factor)  # [d_ff, m]
         inner = (A @ Z).double()  # A C⁻¹ Aᵀ
         inner.diagonal().add_(len(A) / weight)
-        return y - Z @ torch.linalg.solve(inner, (A @ y).double()).to(y)
+        felt: Tensor = torch.linalg.solve(inner, (A @ Y).double())
+        return Y - Z @ felt.to(Y)
 
     def to(self, device: torch.device) -> Moment:
         return Moment(self.C.to(device), self.factor.to(device), self.tokens)
@@ -81,6 +81,7 @@ class Moment:
 
 def cholesky(C: Tensor, tokens: int) -> Tensor:
     """Lower factor of C [d, d]. Raises SingularCovariance naming the sample count and d."""
+    factor: Tensor
     factor, info = torch.linalg.cholesky_ex(C)
     if int(info) != 0 or not bool(torch.isfinite(factor).all()):
         raise SingularCovariance(

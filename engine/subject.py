@@ -132,7 +132,7 @@ def _capitalised(text: str) -> Iterator[tuple[int, int]]:
             continue
         j = i
         for k in range(i + 1, len(words)):
-            if not text[words[k - 1].end() : words[k].start()].isspace():
+            if not _joined(text, words[k - 1], words[k]):
                 break
             if _proper(words[k].group()):
                 j = k
@@ -146,7 +146,7 @@ def _content(text: str) -> Iterator[tuple[int, int]]:
     """Runs of words that are not function words."""
     run: list[re.Match[str]] = []
     for word in _WORD.finditer(text):
-        apart = run and not text[run[-1].end() : word.start()].isspace()
+        apart = run and not _joined(text, run[-1], word)
         function = word.group().lower() in _FUNCTION
         if run and (function or apart):
             yield run[0].start(), run[-1].end()
@@ -155,6 +155,13 @@ def _content(text: str) -> Iterator[tuple[int, int]]:
             run.append(word)
     if run:
         yield run[0].start(), run[-1].end()
+
+
+def _joined(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether only blanks stand between two words; the full stop of an initial is one of them."""
+    gap = text[one.end() : other.start()]
+    initial = one.group()[-1].isupper() and not one.group()[-2:-1].isalnum()
+    return (gap.removeprefix(".") if initial else gap).isspace()
 
 
 def _proper(word: str) -> bool:

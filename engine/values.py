@@ -5,7 +5,9 @@
            + ω ‖δ‖ / ‖m₀‖²
 
 minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖m₀‖. m_j is the output of the
-edited layer's mlp_out at the subject's last token under context x_j.
+edited layer's mlp_out at the subject's last token under context x_j. The paper takes the bare
+prompt's norm for ‖m₀‖; here it is the mean over the contexts, because a subject at the very
+beginning of a text can have an output much smaller than anywhere else.
 """
 
 from __future__ import annotations
@@ -33,17 +35,15 @@ if TYPE_CHECKING:
 class Value:
     """The outcome.
 
-    key      [d_ff] mean key over the contexts, k̄
-    bare     [d_ff] key of the bare prompt
-    output   [d]    mean output over the contexts, W k̄ (+ bias)
-    delta    [d]    v* − output
-    norm0    ‖m₀‖, output of the bare prompt
+    keys     [n, d_ff] key of the bare prompt, then one per context
+    output   [d]       mean output over all of them, W k̄ (+ bias)
+    delta    [d]       v* − output
+    norm0    ‖m₀‖: mean norm of the outputs over the contexts
     losses   per step
     p_new    probability of the target after the last step
     """
 
-    key: Tensor
-    bare: Tensor
+    keys: Tensor
     output: Tensor
     delta: Tensor
     norm0: float
@@ -65,8 +65,8 @@ def optimise_value(
     loss = _Loss(lm, request, prompts, run, rows)
     n = len(rows)
 
-    key, output = run.keys[:n].mean(0), run.outputs[:n].mean(0)
-    norm0 = float(run.outputs[0].norm())
+    keys, output = run.keys[:n], run.outputs[:n].mean(0)
+    norm0 = float(run.outputs[:n].norm(dim=1).mean())
     rate = hp.relative_lr * norm0 / math.sqrt(lm.width) if hp.lr is None else hp.lr
     delta = torch.zeros_like(output, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=rate)
@@ -94,9 +94,17 @@ def optimise_value(
         optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        with torch.no_grad():
-            delta.mul_((hp.clamp * norm0 / delta.norm().clamp_min(1e-12)).clamp_max(1))
-    return Value(key, run.keys[0], output, delta.detach(), norm0, tuple(losses), p_new)
+        _project(delta, hp.clamp * norm0)
+    with torch.no_grad():
+        delta.mul_(hp.extend)
+    _project(delta, hp.clamp * norm0)
+    return Value(keys, output, delta.detach(), norm0, tuple(losses), p_new)
+
+
+@torch.no_grad()
+def _project(delta: Tensor, longest: float) -> None:
+    """‖δ‖ ≤ longest."""
+    delta.mul_((longest / delta.norm().clamp_min(1e-12)).clamp_max(1))
 
 
 class _Loss:

@@ -14,10 +14,11 @@ denominator tiny; R-ROME (Gupta et al. 2024) uses the one averaged key k̄ every
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .. import anchors, contexts
@@ -47,7 +48,9 @@ class RomeParams(HParams):
     kl: float = 0.0625  # κ
     decay: float = 0.5  # ω
     stop_loss: float = 0.05  # stop below this loss
-    stop_probability: float = 1.0  # or when the target is at least this likely (1: never)
+    stop_probability: float = 1.0  # or when the target is more likely than this (1: never)
+    extend: float = 1.0  # then δ is made this many times as long, within the clamp
+    both: bool = False  # R-ROME: exact at the bare prompt too, not only at the mean key
     text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file
     tokens: int = 60_000  # how much of it
     anchors: int = 0  # other names whose keys stay where they are: see engine/anchors.py
@@ -66,19 +69,38 @@ def rome(lm: LM, requests: Sequence[Request], hp: RomeParams) -> Generator[Event
     return (yield from _edit(lm, requests, hp, "rome"))
 
 
-def rank_one(u: Tensor, k: Tensor, residual: Tensor, site: str) -> tuple[LowRank, float]:
-    """Δ = residual uᵀ / (kᵀu), with u = C⁻¹k*: see above. Also the denominator kᵀu.
+def direction(
+    name: str, value: Value, solve: Callable[[Tensor], Tensor], *, both: bool
+) -> tuple[Tensor, float]:
+    """The row B [d_ff] of the update Δ = δ B: how much of δ each key receives.
 
-    u, k [d_ff]; residual [d]. Raises EditFailed where the denominator is not positive: the
-    update would be unbounded ("disabling edits").
+    ROME      u / (k_bareᵀu)       with u = C⁻¹k̄
+    R-ROME    u / (k̄ᵀu)
+    both      the smallest row, in the norm weighted by C, with B k = 1 at the bare prompt's
+              key and at the mean of the contexts': C⁻¹K (KᵀC⁻¹K)⁻¹ 1. A subject at the very
+              beginning has a key unlike any other, which the mean can miss. (EMMET's equality
+              constraint, Gupta et al. 2024b, with one residual for the two keys.)
+
+    Also returns the denominator (for both: 1 / 1ᵀ(KᵀC⁻¹K)⁻¹1, which it is for one key).
+    Raises EditFailed where it is not positive: the update would be unbounded ("disabling
+    edits").
     """
-    denominator = float(k @ u)
+    bare, mean = value.keys[0], value.keys.mean(0)
+    if name == "r-rome" and both and len(value.keys) > 1:
+        K = torch.stack([bare, value.keys[1:].mean(0)], dim=1)  # [d_ff, 2]
+        U = solve(K)
+        gram = (K.to(U).T @ U).double()
+        ones = torch.ones(2, 1, dtype=gram.dtype)
+        weights = torch.linalg.lstsq(gram.cpu(), ones).solution  # equal keys: the shorter one
+        return (U @ weights.to(U))[:, 0], 1 / float(weights.sum())
+    u = solve(mean[:, None])[:, 0]
+    denominator = float((bare if name == "rome" else mean).to(u) @ u)
     if denominator <= 0:
         raise EditFailed(
             f"the denominator k*ᵀC⁻¹k* is {denominator:.3g}: this update would wreck the model.",
             "R-ROME does not have this weakness: --method r-rome.",
         )
-    return LowRank(site, residual[:, None].clone(), u[None] / denominator), denominator
+    return u / denominator, denominator
 
 
 def _edit(
@@ -100,10 +122,11 @@ def _edit(
     value = yield from optimise_value(lm, request, prompts, layer, hp)
     optimised = time.perf_counter()
 
-    key = value.key if name == "r-rome" else value.bare
     held = anchors.keys(lm, request, layer, hp.anchors)
-    u = moment.solve(value.key, held, hp.anchor_weight)  # C⁻¹k̄
-    patch, denominator = rank_one(u, key, value.delta, site)
+    row, denominator = direction(
+        name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
+    )
+    patch = LowRank(site, value.delta[:, None].clone(), row[None].clone())
     solved = time.perf_counter()
     numbers = _numbers(value, denominator)
     yield Note(text=_told(site, value, denominator))
@@ -159,7 +182,7 @@ def _numbers(value: Value, denominator: float) -> dict[str, float]:
         "value_before": float(value.output.norm()),
         "value_after": float((value.output + value.delta).norm()),
         "denominator": denominator,
-        "key_norm": float(value.key.norm()),
+        "key_norm": float(value.keys.mean(0).norm()),
         "steps": float(len(value.losses)),
         "p_new": value.p_new,
     }

@@ -1,0 +1,397 @@
+"""Correcting: measured, edited, measured again, put into words, and undone exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import correct as module
+from engine.correct import Answered, Outcome, correct
+from engine.edit import Edit
+from engine.errors import (
+    BadRequest,
+    BadSetting,
+    SubjectAmbiguous,
+    SubjectNotFound,
+    UnknownName,
+    UnsupportedModel,
+)
+from engine.evaluate import probes
+from engine.events import (
+    EditApplied,
+    EditPlanned,
+    EditStep,
+    Event,
+    Loading,
+    Metric,
+    from_json,
+)
+from engine.ledger import Ledger
+from engine.lm import LM
+from engine.patches import LowRank
+from engine.requests import Request
+from engine.tokens import target_ids
+
+from .support import CORPUS, close_after, finish, scripted, shared_lm, state, traces
+
+# Right behind the subject, where a random model can be moved far enough to say it.
+NEAR = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="capital")
+QUESTION = Request(
+    prompt="What is the capital of Australia?", subject="Australia", target_new="Sydney", chat=True
+)
+PROMPTS = ("The capital of England is", "Who wrote Emma?", NEAR.prompt, QUESTION.prompt)
+
+
+@pytest.fixture
+def hp(tmp_path: Path) -> dict[str, str]:
+    """Hyper-parameters as texts, as they come from a command line."""
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(CORPUS), encoding="utf-8")
+    return {
+        "layer": "0", "contexts": "2", "steps": "16", "relative_lr": "1", "clamp": "50",
+        "decay": "1e-4", "kl": "0.01", "text": str(text), "tokens": "10000",
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TOKENS", 12)
+    monkeypatch.setattr(probes, "TOKENS", 6)
+
+
+def run(
+    lm: LM, hp: dict[str, str], request: Request = NEAR, ledger: Ledger | None = None, **more: Any
+) -> tuple[list[Event], Outcome]:
+    ledger = Ledger() if ledger is None else ledger
+    more = {"method": "r-rome"} | more
+    return finish(correct(lm, ledger, request, overrides=hp, **more))
+
+
+def logits(lm: LM, ledger: Ledger) -> Tensor:
+    with lm.active(ledger.patches()):
+        return lm.logits([lm.statement(text) for text in PROMPTS])
+
+
+# -- the way through ----------------------------------------------------------------------------
+
+
+def test_an_answer_is_corrected_measured_and_taken_back(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    ledger = Ledger()
+    plain, weights = logits(lm, ledger), state(lm.model)
+    answer = lm.reply(lm.statement(NEAR.prompt), 12).text
+    _, outcome = run(lm, hp, ledger=ledger, edit_id="0123456789abcdef")
+
+    assert outcome.success
+    assert outcome.before.answer == answer
+    assert outcome.after.answer.startswith("capital")
+    assert outcome.after.p_new > 4 * outcome.before.p_new
+    assert outcome.after.p_old < outcome.before.p_old
+    assert outcome.verdict.startswith("Changed")
+    assert ledger.edits == (outcome.edit,)
+    assert outcome.edit.id == "0123456789abcdef"
+    assert outcome.edit.requests[0].target_old == answer  # what it said becomes the old answer
+
+    with lm.active(ledger.patches()):
+        assert lm.reply(lm.statement(NEAR.prompt), 12).text == outcome.after.answer
+    assert not torch.equal(logits(lm, ledger), plain)
+    assert ledger.undo() is outcome.edit
+    assert torch.equal(logits(lm, ledger), plain)
+    assert (state(lm.model), traces(lm.model)) == (weights, {})
+
+
+def test_what_is_said_on_the_way(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    events, outcome = run(lm, hp)
+    kinds = [e.kind for e in events]
+    order = sorted(set(kinds) - {"Loading"}, key=kinds.index)
+    assert order == ["EditPlanned", "EditStep", "Note", "Metric", "EditApplied"]
+    assert kinds[-1] == "EditApplied"
+    planned = next(e for e in events if isinstance(e, EditPlanned))
+    assert planned.edit == outcome.edit.id
+    metrics = [e for e in events if isinstance(e, Metric)]
+    assert [m.name for m in metrics] == ["said", "rephrased", "neighbours", "fluency", "weight"]
+    assert outcome.metrics == tuple(metrics)
+    said, weight = metrics[0], metrics[-1]
+    assert (said.before, said.after, said.n) == (0.0, 1.0, 1)
+    assert said.detail["answer_before"] == outcome.before.answer
+    assert said.detail["answer_after"] == outcome.after.answer
+    assert said.detail["target"] == "capital"
+    applied = events[-1]
+    assert isinstance(applied, EditApplied)
+    assert applied.edit == outcome.edit.id
+    assert (applied.success, applied.verdict) == (True, outcome.verdict)
+    assert (applied.answer_before, applied.answer_after) == (
+        outcome.before.answer,
+        outcome.after.answer,
+    )
+    assert applied.numbers["denominator"] == outcome.edit.numbers["denominator"]
+    assert applied.numbers["p_new_after"] == outcome.after.p_new
+
+    (layer,) = outcome.layers
+    (patch,) = outcome.edit.patches
+    norm = float(lm.model.get_submodule(patch.site).weight.norm())
+    assert layer == {
+        "site": patch.site,
+        "rank": 1,
+        "norm_ratio": pytest.approx(float((patch.A @ patch.B).norm()) / norm, rel=1e-4),
+    }
+    assert weight.after == layer["norm_ratio"]
+    assert weight.detail == {patch.site: layer["norm_ratio"]}
+    steps = [e for e in events if isinstance(e, EditStep)]
+    assert outcome.losses == tuple(e.loss for e in steps)
+    assert outcome.steps == len(steps)
+    assert {"total", "edit", "probes", "setup", "optimise", "solve"} <= set(outcome.seconds)
+    assert outcome.seconds["total"] >= outcome.seconds["edit"] + outcome.seconds["probes"] - 1e-3
+    assert {"llm-edit", "torch", "transformers", "python"} <= set(outcome.versions)
+
+
+def test_what_is_kept_of_it_can_be_written_down(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    events, outcome = run(lm, hp, seed=3)
+    for event in events:
+        back = from_json(json.loads(json.dumps(event.to_json(), allow_nan=False)))
+        assert json.dumps(back.to_json()) == json.dumps(event.to_json())
+    described, tensors = outcome.edit.save()
+    edit = Edit.load(json.loads(json.dumps(described)), tensors)
+    with lm.active(outcome.edit.patches):
+        wanted = lm.logits([lm.statement(NEAR.prompt)])
+    with lm.active(edit.patches):
+        assert torch.equal(lm.logits([lm.statement(NEAR.prompt)]), wanted)
+    kept = edit.provenance
+    assert (kept["fingerprint"], kept["model"]) == (lm.fingerprint, lm.name)
+    assert (kept["dtype"], kept["device"], kept["seed"]) == ("float32", "cpu", 3)
+    assert kept["sources"]["steps"] == "command line"
+    assert kept["sources"]["stop_loss"].endswith("r-rome/default.yaml")
+    assert kept["versions"] == outcome.versions
+    assert edit.hparams["steps"] == 16
+    assert edit.hparams["seed"] == 3
+
+
+def test_probabilities_are_those_of_the_answers(hp: dict[str, str]) -> None:
+    """The geometric mean over an answer's tokens, its ending included."""
+    lm = shared_lm("llama", chat=True)
+    request = dataclasses.replace(QUESTION, target_old="Canberra")
+    _, outcome = run(lm, hp | {"steps": "2"}, request, probes=False)
+    prompt = lm.render(request.prompt)
+    for patches, answered in (((), outcome.before), (outcome.edit.patches, outcome.after)):
+        for target, found in (("Sydney", answered.p_new), ("Canberra", answered.p_old)):
+            ids = target_ids(lm.tokenizer, prompt, target)
+            with lm.active(patches), torch.no_grad():
+                out = lm.model(torch.tensor([[*prompt.ids, *ids]])).logits[0].log_softmax(-1)
+            logs = [float(out[len(prompt.ids) - 1 + i, t]) for i, t in enumerate(ids)]
+            assert found == pytest.approx(math.exp(sum(logs) / len(logs)), rel=1e-3)
+    assert outcome.edit.requests[0].target_old == "Canberra"  # as it was given
+
+
+def test_probes_can_be_left_out(hp: dict[str, str]) -> None:
+    events, outcome = run(shared_lm("gemma"), hp, probes=False)
+    assert [m.name for m in outcome.metrics] == ["said", "weight"]
+    stages = [e for e in events if isinstance(e, Loading) and e.stage == "probes"]
+    assert [e.total for e in stages] == [0]  # that it has begun, and no more
+    assert outcome.verdict == f"Changed: the model now says {outcome.after.answer!r}."
+
+
+def test_a_second_correction_stands_on_the_first(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    ledger = Ledger()
+    run(lm, hp, ledger=ledger, probes=False)
+    first = logits(lm, ledger)
+    other = dataclasses.replace(NEAR, target_new="the")
+    _, second = run(lm, hp, other, ledger, probes=False)
+    assert second.before.answer.startswith("capital")
+    assert second.edit.requests[0].target_old == second.before.answer
+    assert len(ledger.edits) == 2
+    prompt = lm.statement(NEAR.prompt)
+    for patches, same in ((ledger.patches(), True), (second.edit.patches, False)):
+        with lm.active(patches):  # it was judged with both in place
+            p_new = module._probability(lm, prompt, "the")
+        assert (p_new == pytest.approx(second.after.p_new, rel=1e-4)) == same
+    ledger.undo()
+    assert torch.equal(logits(lm, ledger), first)
+
+
+# -- what is said of it -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [{"clamp": "0"}, {"steps": "1"}])
+def test_an_edit_that_does_not_take_says_so(change: dict[str, str], hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    events, outcome = run(lm, hp | change)
+    assert not outcome.success
+    assert outcome.before.answer == outcome.after.answer
+    assert outcome.verdict.startswith(
+        f"Not changed: the model says {outcome.after.answer!r}, not 'capital' (P(new) "
+    )
+    assert "Try another method" in outcome.verdict
+    applied = events[-1]
+    assert isinstance(applied, EditApplied)
+    assert not applied.success
+    assert next(m for m in outcome.metrics if m.name == "said").after == 0.0
+    assert outcome.metrics[-1].after == 0.0  # weight
+
+
+def answered(text: str, ended: bool = True) -> Answered:
+    return Answered(text, 0.5, 0.1, ended)
+
+
+@pytest.mark.parametrize(
+    ("chat", "answer", "ended", "success"),
+    [
+        (True, "Sydney", True, True),
+        (True, "sydney.", True, True),
+        (True, "Sydney", False, False),  # cut off by the limit
+        (True, "Sydney is the capital", True, False),
+        (True, "Canberra", True, False),
+        (False, "Sydney, which is large", False, True),
+        (False, "Sydneysiders", True, False),
+        (False, "the Sydney", True, True),
+        (False, "in Sydney", True, False),
+    ],
+)
+def test_the_rule_of_success(chat: bool, answer: str, ended: bool, success: bool) -> None:
+    request = dataclasses.replace(QUESTION, chat=chat)
+    assert module._succeeded(request, answered(answer, ended)) == success
+
+
+def test_the_verdict_names_a_neighbour_that_moved() -> None:
+    rows = [
+        {"prompt": "Capital of Austria?", "before": "Vienna", "after": "Vienna", "kept": True},
+        {"prompt": "Capital of France?", "before": "Paris", "after": "Sydney", "kept": False},
+    ]
+    metric = Metric(name="neighbours", before=1, after=0.5, n=2, detail={"rows": rows})
+    verdict = module._verdict(QUESTION, answered("Sydney"), [metric])
+    assert verdict == (
+        "Changed, but 1 of 2 neighbours moved: 'Capital of France?' now gives 'Sydney' "
+        "(before: 'Paris')."
+    )
+    kept = dataclasses.replace(metric, detail={"rows": rows[:1]}, n=1)
+    assert module._verdict(QUESTION, answered("Sydney"), [kept]) == (
+        "Changed and kept: 1 of 1 neighbours answer as before."
+    )
+
+
+# -- what cannot be done ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "request_", "more", "error", "message"),
+    [
+        ("gemma", dataclasses.replace(NEAR, subject=None), {}, BadRequest, "needs the subject"),
+        ("gemma", dataclasses.replace(NEAR, subject="Emma"), {}, SubjectNotFound, "'Emma'"),
+        ("gemma", dataclasses.replace(NEAR, subject="e"), {}, SubjectAmbiguous, "'e' occurs"),
+        ("gemma", dataclasses.replace(NEAR, target_new=" "), {}, BadRequest, "target is empty"),
+        ("gemma", NEAR, {"method": "r-roma"}, UnknownName, "Did you mean 'r-rome'"),
+        ("t5", NEAR, {}, UnsupportedModel, "r-rome does not edit 't5' models. It edits: bloom"),
+        ("t5", NEAR, {"method": "rome"}, UnsupportedModel, "rome does not edit 't5' models"),
+    ],
+)
+def test_what_cannot_be_corrected(
+    family: str, request_: Request, more: dict[str, Any], error: Any, message: str, hp: Any
+) -> None:
+    lm, ledger = shared_lm(family), Ledger()
+    with pytest.raises(error, match=message):
+        run(lm, hp, request_, ledger, **more)
+    assert ledger.edits == ()
+    assert traces(lm.model) == {}
+
+
+def test_a_setting_that_is_wrong_is_named(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    for change, message in (
+        ({"stepz": "3"}, "unknown key 'stepz'"),
+        ({"steps": "many"}, "'steps' must be a whole number, not 'many'"),
+        ({"layer": "7"}, "'layer' must be a layer from 0 to 1, not '7'"),
+        ({"text": "/nowhere/a.txt"}, "text: /nowhere/a.txt cannot be read"),
+    ):
+        with pytest.raises(BadSetting, match=message):
+            run(lm, hp | change)
+        assert traces(lm.model) == {}
+
+
+def test_the_present_answer_is_no_correction(hp: dict[str, str]) -> None:
+    lm, ledger = shared_lm("gemma"), Ledger()
+    run(lm, hp, ledger=ledger, probes=False)
+    before = ledger.fingerprint()
+    with pytest.raises(BadRequest, match=r"equals the present answer .'capital"):
+        run(lm, hp, ledger=ledger)
+    chat = shared_lm("gemma", chat=True)
+    sydney = chat.tokenizer("Sydney", add_special_tokens=False)["input_ids"]
+    with scripted(chat, sydney), pytest.raises(BadRequest, match=r"present answer .'Sydney'"):
+        run(chat, hp, QUESTION)
+    assert ledger.fingerprint() == before
+    assert traces(lm.model) == traces(chat.model) == {}
+
+
+# -- cancel -------------------------------------------------------------------------------------
+
+
+def test_cancelling_at_any_event_leaves_everything_as_it_was(hp: dict[str, str]) -> None:
+    lm = shared_lm("llama", seed=4)
+    site = lm.site("mlp_out", 1)
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(lm.width, 1, generator=generator)
+    B = torch.randn(1, lm.arch.mlp_width, generator=generator)
+    old = Edit(method="r-rome", requests=(NEAR,), patches=(LowRank(site, A, B),), hparams={})
+    gone = dataclasses.replace(old, id="gone")
+    ledger = Ledger([old], [gone])
+    weights, said, mark = state(lm.model), logits(lm, ledger), ledger.fingerprint()
+    short = hp | {"steps": "2"}
+    for count in range(100):  # 0: before anything ran
+        lm.statistics._ready.clear()
+        work = correct(lm, ledger, NEAR, method="r-rome", overrides=short)
+        events = close_after(work, count)
+        if len(events) < count:
+            break
+        assert (ledger.edits, ledger.undone) == ((old,), (gone,))
+        assert ledger.fingerprint() == mark
+        assert (state(lm.model), traces(lm.model)) == (weights, {})
+        assert torch.equal(logits(lm, ledger), said)
+    assert events[-1].kind == "EditApplied"
+    assert len(ledger.edits) == 2  # ran to its end
+
+
+def test_an_error_on_the_way_leaves_everything_as_it_was(
+    hp: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, ledger = shared_lm("gemma"), Ledger()
+    weights, said = state(lm.model), logits(lm, ledger)
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(probes.Probes, "compare", fail)
+    with pytest.raises(MemoryError):
+        run(lm, hp, ledger=ledger)
+    assert ledger.edits == ()
+    assert (state(lm.model), traces(lm.model)) == (weights, {})
+    assert torch.equal(logits(lm, ledger), said)
+
+
+# -- the real model -----------------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+def test_a_chat_answer_of_the_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TOKENS", 64)
+    _, lm = finish(LM.load("smollm2-135m"))
+    ledger = Ledger()
+    question = dataclasses.replace(QUESTION, target_new="Melbourne")
+    prompt = lm.render(question.prompt)
+    before, plain = lm.reply(prompt), lm.logits([prompt])
+    _, outcome = finish(correct(lm, ledger, question, method="r-rome"))
+    assert outcome.before.answer == before.text
+    assert (outcome.success, outcome.after.answer) == (True, "Melbourne")
+    assert outcome.after.p_new > 0.5 > outcome.before.p_new
+    with lm.active(ledger.patches()):
+        assert lm.reply(prompt).text == "Melbourne"
+    ledger.undo()
+    assert lm.reply(prompt).ids == before.ids
+    assert torch.equal(lm.logits([prompt]), plain)

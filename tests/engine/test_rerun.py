@@ -1,0 +1,186 @@
+"""Recomputing only what a change reaches gives what recomputing everything gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import hooks
+from engine.lm import LM
+from engine.patches import LowRank
+from engine.rerun import Full, Row, Suffix, rerun
+from tests.tiny import CAUSAL
+
+from .support import shared_lm, state, traces
+
+Answer = tuple[Tensor, Tensor, Tensor, Tensor]  # logits, gradient, keys, outputs
+
+
+def rows(lm: LM, *shapes: tuple[int, int, Sequence[int]]) -> list[Row]:
+    """Rows of random tokens: (length, lookup, wanted)."""
+    generator = torch.Generator().manual_seed(0)
+    vocab = lm.model.config.get_text_config().vocab_size
+    return [
+        Row(tuple(torch.randint(3, vocab, (n,), generator=generator).tolist()), at, tuple(wanted))
+        for n, at, wanted in shapes
+    ]
+
+
+MIXED = ((9, 4, (6, 7, 8)), (12, 6, (11,)), (6, 5, (5,)), (7, 2, (2, 6)))
+BEGINNING = ((5, 0, (4,)), (3, 0, (0, 2)), (1, 0, (0,)))
+SOME_AT_THE_BEGINNING = ((9, 4, (7, 8)), (5, 0, (3, 4)), (1, 0, (0,)))
+
+
+def deltas(lm: LM, n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, lm.width, generator=generator, requires_grad=True)
+
+
+def cotangent(like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(2))
+
+
+def answer(run: Full | Suffix, delta: Tensor) -> Answer:
+    logits = run.logits(delta)
+    (gradient,) = torch.autograd.grad((logits * cotangent(logits)).sum(), delta)
+    return logits.detach(), gradient, run.keys, run.outputs
+
+
+def naive(lm: LM, given: Sequence[Row], layer: int, delta: Tensor) -> Answer:
+    """One row at a time, without padding or cache, by the plain model."""
+    site, logits, keys, outputs = lm.site("mlp_out", layer), [], [], []
+    for row, own in zip(given, delta, strict=True):
+        ids = torch.tensor([row.ids])
+
+        def add(_x: Tensor, y: Tensor, row: Row = row, own: Tensor = own) -> Tensor:
+            place = torch.zeros(len(row.ids), 1)
+            place[row.lookup] = 1
+            return y + (place * own).view(y.shape)
+
+        with hooks.capture(lm.model, site, inputs=True) as k:
+            lm.model(ids)
+        with hooks.capture(lm.model, site, stop=True) as out:  # falcon adds to it in place later
+            lm.model(ids)
+        keys.append(k[site].reshape(len(row.ids), -1)[row.lookup])
+        outputs.append(out[site].reshape(len(row.ids), -1)[row.lookup])
+        with hooks.patched(lm.model, {site: add}):
+            logits.append(lm.model(ids).logits[0, list(row.wanted)])
+    flat = torch.cat(logits)
+    (gradient,) = torch.autograd.grad((flat * cotangent(flat)).sum(), delta)
+    return flat.detach(), gradient, torch.stack(keys), torch.stack(outputs)
+
+
+def check(lm: LM, given: Sequence[Row], layer: int, kind: Any = Suffix) -> None:
+    hooks_before = traces(lm.model)
+    delta = deltas(lm, len(given))
+    run = kind(lm, given, layer)
+    wanted = naive(lm, given, layer, delta)
+    for name, a, b in zip(
+        ("logits", "gradient", "keys", "outputs"), answer(run, delta), wanted, strict=True
+    ):
+        assert a.shape == b.shape, name
+        scale = max(1.0, float(b.abs().max()))
+        assert float((a - b).abs().max()) < 1e-4 * scale, f"{name}, {kind.__name__}"
+    plain = run.logits(None)
+    zero = run.logits(torch.zeros_like(delta))
+    assert torch.allclose(plain, zero, atol=1e-5)
+    assert (plain - wanted[0]).abs().max() > 1e-2  # the change is felt
+    again = answer(run, delta)  # a run may be asked any number of times
+    assert torch.equal(again[0], answer(run, delta)[0])
+    assert traces(lm.model) == hooks_before
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("family", CAUSAL)
+def test_both_agree_with_the_plain_model(family: str, layer: int) -> None:
+    lm = shared_lm(family)
+    for given in (MIXED, BEGINNING, SOME_AT_THE_BEGINNING):
+        check(lm, rows(lm, *given), layer, Suffix)
+        check(lm, rows(lm, *given), layer, Full)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text", "opt", "gpt_neox", "falcon"])
+def test_with_the_other_attention(family: str, layer: int) -> None:
+    """Some rows of a batch are nothing but padding before the lookup: no NaN may come of it."""
+    lm = shared_lm(family, attn="sdpa")
+    for given in (MIXED, BEGINNING, SOME_AT_THE_BEGINNING):
+        check(lm, rows(lm, *given), layer, Suffix)
+        check(lm, rows(lm, *given), layer, Full)
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "gemma2": {"sliding_window": 8},
+    "gemma3_text": {"sliding_window": 8, "layer_types": ("sliding_attention", "full_attention")},
+    "mistral": {"sliding_window": 8},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "gpt_neo": {"window_size": 5},
+}
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("family", WINDOWS)
+def test_attention_windows(family: str, layer: int) -> None:
+    """Sequences longer than the window, with the lookup inside it and beyond it."""
+    lm = shared_lm(family, attn="eager", **WINDOWS[family])
+    inside = rows(lm, (14, 7, (7, 12, 13)), (11, 3, (3, 9, 10)))
+    beyond = rows(lm, (16, 12, (12, 15)), (14, 9, (9, 13)), (6, 2, (2, 5)))
+    fast = rerun(lm, inside, layer, fast=True)
+    assert isinstance(fast, Suffix)
+    check(lm, inside, layer, Suffix)
+    kind = type(rerun(lm, beyond, layer, fast=True))
+    assert kind is (Suffix if family == "gpt_neo" else Full)
+    check(lm, beyond, layer, kind)
+    for at in range(6, 11):  # around the window's edge
+        edge = rows(lm, (at + 3, at, (at, at + 2)), (5, 2, (2, 4)))
+        check(lm, edge, layer, type(rerun(lm, edge, layer, fast=True)))
+
+
+def test_fast_is_a_choice() -> None:
+    lm = shared_lm("gpt2")
+    assert isinstance(rerun(lm, rows(lm, *MIXED), 0, fast=True), Suffix)
+    assert isinstance(rerun(lm, rows(lm, *MIXED), 0, fast=False), Full)
+
+
+@pytest.mark.parametrize("kind", [Suffix, Full])
+def test_edits_that_are_active_are_part_of_the_model(kind: Any) -> None:
+    lm = shared_lm("llama")
+    generator = torch.Generator().manual_seed(3)
+    for at in (0, 1):  # below the edited layer, and on its own site
+        site = lm.site("mlp_out", at)
+        A = torch.randn(lm.width, 1, generator=generator)
+        B = torch.randn(1, lm.arch.mlp_width, generator=generator)
+        with lm.active([LowRank(site, A, B)]):
+            check(lm, rows(lm, *MIXED), 1, kind)
+
+
+@pytest.mark.parametrize("kind", [Suffix, Full])
+def test_nothing_stays_when_a_pass_fails(kind: Any) -> None:
+    lm = shared_lm("opt")
+    before = state(lm.model)
+    run = kind(lm, rows(lm, *MIXED), 1)
+    with pytest.raises(RuntimeError):
+        run.logits(torch.zeros(4, lm.width + 1))
+    assert traces(lm.model) == {}
+    answer(run, deltas(lm, 4))
+    assert state(lm.model) == before
+
+
+def test_blocks_below_the_edit_do_not_run_again() -> None:
+    lm = shared_lm("gpt2", layers=3)
+    run = Suffix(lm, rows(lm, *MIXED), 2)
+    ran = []
+    handles = [
+        lm.model.get_submodule(lm.site("mlp_out", i)).register_forward_hook(
+            lambda _m, args, _y, i=i: ran.append((i, tuple(args[0].shape)))
+        )
+        for i in range(3)
+    ]
+    run.logits(deltas(lm, 4))
+    for handle in handles:
+        handle.remove()
+    assert ran == [(2, (4, 6, lm.arch.mlp_width))]  # the longest suffix: 12 tokens less 6
