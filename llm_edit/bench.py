@@ -33,17 +33,20 @@ def bench() -> None:
 @bench.command("run")
 @click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first K.")
 @click.option("--chat", is_flag=True, help="Ask prompts as chat turns, not as statements.")
 @OUT
 @options("model")
-def run_command(data: str, n: int, chat: bool, out: Path, as_json: bool, **given: Any) -> int:
-    """Edit the first N facts of a data set, one at a time, each undone before the next.
+def run_command(
+    data: str, n: int, skip: int, chat: bool, out: Path, as_json: bool, **given: Any
+) -> int:
+    """Edit N facts of a data set, one at a time, each undone before the next.
 
     Exit code 1: an undo was not exact.
     """
     from engine.evaluate import datasets
 
-    found = datasets.load(datasets.find(data), n)
+    found = datasets.load(datasets.find(data), n, skip=skip)
     for reason, count in found.skipped.items():
         click.echo(f"left out {count} records: {reason}", err=True)
     wanted, lm = _load(given)

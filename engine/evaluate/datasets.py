@@ -85,8 +85,8 @@ def available(where: Path) -> list[Path]:
     return sorted(p for p in where.iterdir() if p.name.endswith(ENDINGS))
 
 
-def load(path: Path, n: int | None = None) -> Dataset:
-    """The first `n` usable records of a file (all of them when n is None), in file order.
+def load(path: Path, n: int | None = None, *, skip: int = 0) -> Dataset:
+    """`n` usable records of a file behind the first `skip` (all when n is None), in file order.
 
     Raises BadFile naming the file and the line or the record.
     """
@@ -98,7 +98,7 @@ def load(path: Path, n: int | None = None) -> Dataset:
     records: list[Record] = []
     skipped: Counter[str] = Counter()
     for number, row in enumerate(rows, start=1):
-        if n is not None and len(records) == n:
+        if n is not None and len(records) == skip + n:
             break
         made = _record(path, number, row, make)
         if isinstance(made, str):
@@ -106,11 +106,11 @@ def load(path: Path, n: int | None = None) -> Dataset:
         else:
             records.append(made)
     return Dataset(
-        name=_stem(path),
+        name=_stem(path) + (f"-from-{skip}" if skip else ""),
         path=path,
         format=kind,
         sha256=hashlib.sha256(raw).hexdigest(),
-        records=tuple(records),
+        records=tuple(records[skip:]),
         skipped=dict(skipped),
     )
 

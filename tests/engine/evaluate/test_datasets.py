@@ -193,3 +193,21 @@ def test_the_real_files(name: str, kind: str, least: int, neighbours: int) -> No
     assert len(found.records) >= least
     assert len({r.id for r in found.records}) == len(found.records)
     assert {len(r.neighbours) for r in found.records} == {neighbours}
+
+
+def test_skip_goes_on_where_the_first_records_end(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    row = {
+        "requested_rewrite": {
+            "prompt": "{} is in",
+            "subject": "A",
+            "target_new": {"str": "x"},
+            "target_true": {"str": "y"},
+        },
+        "paraphrase_prompts": [],
+        "neighborhood_prompts": [],
+    }
+    path.write_text(json.dumps([{**row, "case_id": i} for i in range(5)]), encoding="utf-8")
+    whole, rest = datasets.load(path), datasets.load(path, 2, skip=1)
+    assert rest.records == whole.records[1:3]
+    assert rest.name != whole.name
