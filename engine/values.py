@@ -61,19 +61,23 @@ def optimise_value(
     assert request.subject is not None
     rows = [_row(lm, prompt, request) for prompt in prompts]
     essence = _essence(lm, request)
-    run = rerun(lm, [*rows, essence], layer, fast=hp.fast)
-    loss = _Loss(lm, request, prompts, run, rows)
-    n = len(rows)
+    turns = _turns(rows, hp.turns)
+    runs = [rerun(lm, [*turn, essence], layer, fast=hp.fast) for turn in turns]
+    each = zip(runs, turns, strict=True)
+    loss = [_Loss(lm, request, prompts, run, turn) for run, turn in each]
 
-    keys, output = run.keys[:n], run.outputs[:n].mean(0)
-    norm0 = float(run.outputs[:n].norm(dim=1).mean())
+    keys = _of_all([run.keys for run in runs])
+    outputs = _of_all([run.outputs for run in runs])
+    output, norm0 = outputs.mean(0), float(outputs.norm(dim=1).mean())
     rate = hp.relative_lr * norm0 / math.sqrt(lm.width) if hp.lr is None else hp.lr
     delta = torch.zeros_like(output, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=rate)
     losses: list[float] = []
-    p_new = 0.0
+    p_new, sure = 0.0, [0.0] * len(turns)
     for step in range(1, hp.steps + 1):
-        total, parts, p_new, p_old = loss(delta, norm0, hp)
+        turn = (step - 1) % len(turns)
+        total, parts, (p_new, p_bare), p_old = loss[turn](delta, norm0, hp)
+        sure[turn] = min(p_new, p_bare)
         losses.append(float(total.detach()))
         if not math.isfinite(losses[-1]):
             raise DivergedLoss(
@@ -89,7 +93,7 @@ def optimise_value(
             p_old=p_old,
             delta_norm=float(delta.detach().norm()),
         )
-        if step == hp.steps or losses[-1] < hp.stop_loss or p_new > hp.stop_probability:
+        if step == hp.steps or losses[-1] < hp.stop_loss or min(sure) > hp.stop_probability:
             break
         optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -105,6 +109,20 @@ def optimise_value(
 def _project(delta: Tensor, longest: float) -> None:
     """‖δ‖ ≤ longest."""
     delta.mul_((longest / delta.norm().clamp_min(1e-12)).clamp_max(1))
+
+
+def _turns(rows: Sequence[Row], count: int) -> list[list[Row]]:
+    """The bare prompt (the first row) with every `count`-th context, once for each remainder.
+
+    A step sees one of these, the next step the next: what it costs falls almost by `count`.
+    """
+    count = max(1, min(count, len(rows) - 1))
+    return [[rows[0], *rows[1 + turn :: count]] for turn in range(count)]
+
+
+def _of_all(found: Sequence[Tensor]) -> Tensor:
+    """The bare prompt's row once, then those of all contexts, without the essence prompt's."""
+    return torch.cat([found[0][:1], *(rows[1:-1] for rows in found)])
 
 
 class _Loss:
@@ -128,8 +146,8 @@ class _Loss:
 
     def __call__(
         self, delta: Tensor, norm0: float, hp: RomeParams
-    ) -> tuple[Tensor, dict[str, float], float, float]:
-        """Loss, its parts, P(target), P(first token of the old answer)."""
+    ) -> tuple[Tensor, dict[str, float], tuple[float, float], float]:
+        """Loss, its parts, P(target) in the mean and at the bare prompt, P(old's first token)."""
         each = delta.expand(len(self._sizes) + 1, -1)
         log_p = self._run.logits(each).log_softmax(-1)  # [wanted, vocab]
         said = -log_p[:-1].gather(1, self._targets[:, None])[:, 0]
@@ -143,7 +161,8 @@ class _Loss:
                 "kl": float(hp.kl * kl.detach()),
                 "decay": float(decay.detach()),
             }
-            p_new = float((-nll).exp().mean())
+            p = (-nll).exp()
+            p_new = float(p.mean()), float(p[0])
             firsts = log_p[:-1].view(len(self._sizes), -1, log_p.shape[-1])[:, 0]
             p_old = float(firsts[:, self._old].exp().mean()) if self._old >= 0 else math.nan
         return total, parts, p_new, p_old

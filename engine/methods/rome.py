@@ -48,7 +48,9 @@ class RomeParams(HParams):
     kl: float = 0.0625  # κ
     decay: float = 0.5  # ω
     stop_loss: float = 0.05  # stop below this loss
-    stop_probability: float = 1.0  # or when the target is more likely than this (1: never)
+    stop_probability: float = 1.0  # or when the target is likelier than this, in the mean over
+    # the contexts and at the bare prompt (1: never)
+    turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
     extend: float = 1.0  # then δ is made this many times as long, within the clamp
     both: bool = False  # R-ROME: exact at the bare prompt too, not only at the mean key
     text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file

@@ -24,7 +24,7 @@ def write_text(folder: Path) -> Path:
 def hparams(folder: Path, **more: object) -> dict[str, str]:
     """Hyper-parameters as the command line gives them, whatever the packaged ones are."""
     text = write_text(folder)
-    fixed = {"relative_lr": 0.5, "stop_probability": 1, "both": False, "anchors": 0}
+    fixed = {"relative_lr": 0.5, "stop_probability": 1, "both": False, "anchors": 0, "turns": 1}
     values = {"text": text, "tokens": 2000, "contexts": 2, "steps": 3} | fixed | more
     return {key: str(value) for key, value in values.items()}
 

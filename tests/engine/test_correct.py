@@ -57,7 +57,7 @@ def hp(tmp_path: Path) -> dict[str, str]:
     return {
         "layer": "0", "contexts": "2", "steps": "16", "relative_lr": "1", "clamp": "50",
         "decay": "1e-4", "kl": "0.01", "text": str(text), "tokens": "10000",
-        "stop_probability": "1", "both": "false", "anchors": "0",
+        "stop_probability": "1", "both": "false", "anchors": "0", "turns": "1",
     }  # fmt: skip
 
 
