@@ -8,7 +8,7 @@ smallest change, in the norm weighted by the keys of ordinary text, that maps k*
 k* is the key at the subject's last token, averaged over contexts. ROME averages it in C⁻¹k*
 but takes the bare prompt's key in the denominator and in W k*, which can make the
 denominator tiny; R-ROME (Gupta et al. 2024) uses the one averaged key k̄ everywhere, so that
-(W + Δ) k̄ = v* exactly.
+(W + Δ) k̄ = v* exactly. The default preset also makes it exact at the bare prompt (`both`).
 """
 
 from __future__ import annotations
@@ -94,15 +94,18 @@ def direction(
         gram = (K.to(U).T @ U).double()
         ones = torch.ones(2, 1, dtype=gram.dtype)
         weights = torch.linalg.lstsq(gram.cpu(), ones).solution  # equal keys: the shorter one
-        return (U @ weights.to(U))[:, 0], 1 / float(weights.sum())
-    u = solve(mean[:, None])[:, 0]
-    denominator = float((bare if name == "rome" else mean).to(u) @ u)
+        total = float(weights.sum())
+        row, denominator = (U @ weights.to(U))[:, 0], 1 / total if total else 0.0
+    else:
+        u = solve(mean[:, None])[:, 0]
+        denominator = float((bare if name == "rome" else mean).to(u) @ u)
+        row = u / denominator
     if denominator <= 0:
         raise EditFailed(
             f"the denominator k*ᵀC⁻¹k* is {denominator:.3g}: this update would wreck the model.",
             "R-ROME does not have this weakness: --method r-rome.",
         )
-    return u / denominator, denominator
+    return row, denominator
 
 
 def _edit(
