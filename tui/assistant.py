@@ -139,15 +139,15 @@ class Assistant:
 
     def undo(self) -> Job[UndoView]:
         """Take the last edit off."""
-        return self._submit("undo", lambda: self._conversation.undo())
+        return self._submit("undo", lambda: self._conversation.past.undo())
 
     def redo(self) -> Job[UndoView]:
         """Put the last undone edit back."""
-        return self._submit("redo", lambda: self._conversation.redo())
+        return self._submit("redo", lambda: self._conversation.past.redo())
 
     def drop(self, edit_id: str) -> Job[UndoView]:
         """Take one edit off, wherever it stands."""
-        return self._submit("drop", lambda: self._conversation.drop(edit_id))
+        return self._submit("drop", lambda: self._conversation.past.drop(edit_id))
 
     def rename(self, title: str) -> Job[str]:
         """Give the session a title."""

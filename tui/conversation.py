@@ -9,39 +9,35 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import methods
 from engine.errors import BadInput, BadRequest, ModelUnavailable
-from engine.events import EditUndone, Event, Loaded, Note, Problem, ReplyEnded, Token
-from engine.requests import Request
+from engine.events import Event, Loaded, Note, Problem, ReplyEnded, Token
 from engine.worker import Job, Worker
 from sessions.errors import SessionError
 from sessions.rows import SessionRow
 
+from .looking import correction_view, edits_of, look, turn_id, turn_view
 from .narrate import count
+from .past import Past
 from .prompts import fitting, request_of, subject_of
 from .recorder import Recorder
 from .subjects import ordered
-from .timeline import Turn, edit_views, history, mark
+from .timeline import Turn, history
 from .views import (
     Correction,
     CorrectionView,
     EditView,
-    Measured,
     Proposal,
     ReplyView,
     Snapshot,
     TurnView,
-    UndoView,
-    measured,
 )
 
 if TYPE_CHECKING:
-    from engine.correct import Outcome
-    from engine.edit import Edit
     from engine.ledger import Ledger
     from engine.lm import LM
 
@@ -59,16 +55,19 @@ class Conversation:
     """One chat with one model. Everything here runs on the engine's thread.
 
     turns   on the way to the tip, oldest first
+    ledger  the edits of the live model, once it is loaded
     method  the method that corrections use unless they name one
+    past    going back: undo and its kin
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.method = options.method
         self.turns: list[Turn] = []
+        self.ledger: Ledger | None = None
+        self.past = Past(self)
         self._record: Recorder | None = None
         self._lm: LM | None = None
-        self._ledger: Ledger | None = None
         self._idle: Work[Any] | None = None
         self._told = ""  # the last trouble with recording that was said
         self._views = Snapshot(model=options.model, method=options.method)
@@ -85,7 +84,7 @@ class Conversation:
         self.method = self.method or opening.method
         self._views = Snapshot(model=opening.model, method=self.method)
         loaded = yield from opening.load()
-        self._lm, self._ledger, self.turns = opening.lm, opening.ledger, opening.turns
+        self._lm, self.ledger, self.turns = opening.lm, opening.ledger, opening.turns
         yield from self._trouble()
         return loaded
 
@@ -129,11 +128,11 @@ class Conversation:
         question = text.strip()
         if not question:
             raise BadRequest("the question is empty.")
-        self._ready()
+        self.ready()
         turn = Turn(question=question, fresh=fresh, statement=statement)
         before = () if fresh or statement else history(self.turns)
         if not statement:
-            node = self._recorder.message("user", question, fresh=fresh)
+            node = self.recorder.message("user", question, fresh=fresh)
             turn = _with(turn, user=node.id if node else "")
         self.turns.append(turn)
         yield from self._trouble()
@@ -141,7 +140,7 @@ class Conversation:
 
     def retry(self) -> Work[ReplyView]:
         """Ask the last question again: the new answer is the sibling of the old one."""
-        self._ready()
+        self.ready()
         if not self.turns:
             raise BadInput("nothing was asked yet.")
         last = self.turns[-1]
@@ -156,7 +155,7 @@ class Conversation:
 
         What was said before a cancel is kept and recorded.
         """
-        lm, ledger = self._ready()
+        lm, ledger = self.ready()
         turn = self.turns[-1]
         fit = fitting(lm, turn, before, self.options.max_tokens)
         if fit.left_out:
@@ -194,7 +193,7 @@ class Conversation:
         seconds = ended.seconds if ended else 0.0
         answer = ""
         if text and not turn.statement:
-            node = self._recorder.message(
+            node = self.recorder.message(
                 "assistant",
                 text,
                 parent=parent or None,
@@ -211,7 +210,7 @@ class Conversation:
 
     def propose(self, turn: str | None) -> Work[Proposal]:
         """The question of a turn, its answer, and what it may be about."""
-        lm, ledger = self._ready()
+        lm, ledger = self.ready()
         found = self.turns[self._place(turn)]
         from engine.subject import find_subject
 
@@ -229,8 +228,8 @@ class Conversation:
         """
         from .editing import edited
 
-        lm, ledger = self._ready()
-        self._recorder.check()  # an edit that cannot be recorded is refused
+        lm, ledger = self.ready()
+        self.recorder.check()  # an edit that cannot be recorded is refused
         place = None if asked.question is not None else self._place(asked.turn)
         turn = self.turns[place] if place is not None else None
         context = () if turn is None or turn.fresh else history(self.turns[:place])
@@ -242,7 +241,7 @@ class Conversation:
         yield from self._prepared()
         job = worker.current
         outcome = yield from edited(
-            self._recorder,
+            self.recorder,
             lm,
             ledger,
             request,
@@ -251,51 +250,21 @@ class Conversation:
             seed=self.options.seed,
             memory=job.memory if job else None,
         )
-        view = self._correction_view(outcome, request)
+        edit = next(e for e in self.edits() if e.id == outcome.edit.id)
+        view = correction_view(outcome, request, edit, self.recorder.session_id, lm.name)
         if place is None or turn is None:
             return view
         if job is not None:
             job.result = view
         self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
-        yield from self._answer(context, parent=self._recorder.node, edit=outcome.edit.id)
+        yield from self._answer(context, parent=self.recorder.node, edit=outcome.edit.id)
         return _with(view, turn=self._turn_view(-1))
-
-    # -- going back --------------------------------------------------------------------------
-
-    def undo(self) -> Work[UndoView]:
-        return (yield from self._move("undo", lambda ledger: ledger.undo()))
-
-    def redo(self) -> Work[UndoView]:
-        return (yield from self._move("redo", lambda ledger: ledger.redo()))
-
-    def drop(self, edit_id: str) -> Work[UndoView]:
-        return (yield from self._move("drop", lambda ledger: ledger.drop(edit_id)))
-
-    def _move(self, action: str, change: Callable[[Ledger], Edit]) -> Work[UndoView]:
-        """Change the ledger and the record, or neither; go back to the answer it belongs to."""
-        _, ledger = self._ready()
-        trial = type(ledger)(ledger.edits, ledger.undone)
-        edit = change(trial)
-        fingerprint = trial.fingerprint()
-        store, session = self._recorder.required()
-        turns = mark(store, session, action, edit.id, fingerprint, self.turns)
-        change(ledger)
-        moved = turns != self.turns
-        self.turns = turns
-        yield EditUndone(edit=edit.id, action=action, active=len(ledger.edits), ledger=fingerprint)
-        views = {view.id: view for view in self._edits()}
-        return UndoView(
-            action=action,
-            edit=views[edit.id],
-            answer_now=turns[-1].answer if moved and turns else "",
-            active=tuple(views[e.id] for e in ledger.edits),
-        )
 
     # -- the session -------------------------------------------------------------------------
 
     def rename(self, title: str) -> Work[str]:
-        store, session = self._recorder.required()
-        self._recorder.session = store.rename_session(session, title.strip())
+        store, session = self.recorder.required()
+        self.recorder.session = store.rename_session(session, title.strip())
         yield Note(text=f"the session is called {title.strip()!r}")
         return title.strip()
 
@@ -322,91 +291,40 @@ class Conversation:
         return self._views
 
     def _look(self) -> Snapshot:
-        lm, record = self._lm, self._record
-        edits = self._edits()
-        numbers = {e.id: e.number for e in edits}
-        shown = _with(
-            self._views,
-            method=self.method or self._views.method,
-            edits=edits,
-            turns=tuple(t.view(_turn_id(t, i), numbers) for i, t in enumerate(self.turns)),
-            recording=record is None or not record.trouble,
-            trouble=record.trouble if record else "",
-            session_id=record.session_id if record else "",
-            session_title=record.session.title if record and record.session else "",
-        )
-        if lm is None:
-            return shown
-        return _with(
-            shown,
-            model=lm.name,
-            dtype=str(lm.dtype).removeprefix("torch."),
-            device=str(lm.device),
-            model_type=lm.arch.model_type,
-            layers=lm.n_layers,
-            width=lm.width,
-            chat=lm.chat,
-            loaded=True,
-        )
+        base = _with(self._views, method=self.method or self._views.method)
+        return look(base, self._lm, self._record, self.ledger, self.turns)
 
-    def _edits(self) -> tuple[EditView, ...]:
-        record = self._record
-        if record is None or record.store is None or record.session is None:
-            return ()
-        active = [e.id for e in self._ledger.edits] if self._ledger else []
-        return edit_views(record.store.edits(record.session.id), active)
+    def edits(self) -> tuple[EditView, ...]:
+        """The session's edits, in any state."""
+        return edits_of(self._record, self.ledger)
 
     def _turn_view(self, place: int) -> TurnView:
-        numbers = {e.id: e.number for e in self._edits()}
         index = place % len(self.turns)
-        return self.turns[index].view(_turn_id(self.turns[index], index), numbers)
-
-    def _correction_view(self, outcome: Outcome, request: Request) -> CorrectionView:
-        lm, _ = self._ready()
-        edit = next(e for e in self._edits() if e.id == outcome.edit.id)
-        before, after = (
-            Measured(answer=a.answer, p_new=a.p_new, p_old=a.p_old)
-            for a in (outcome.before, outcome.after)
-        )
-        return CorrectionView(
-            edit=edit,
-            session_id=self._recorder.session_id,
-            model=lm.name,
-            prompt=request.prompt,
-            before=before,
-            after=after,
-            turn=None,
-            metrics=measured(outcome.metrics),
-            layers=outcome.layers,
-            seconds=outcome.seconds,
-            steps=outcome.steps,
-            losses=outcome.losses,
-            versions=outcome.versions,
-        )
+        return turn_view(self.turns[index], index, self.edits())
 
     # -- small parts -------------------------------------------------------------------------
 
     @property
-    def _recorder(self) -> Recorder:
+    def recorder(self) -> Recorder:
         assert self._record is not None, "load() comes first"
         return self._record
 
-    def _ready(self) -> tuple[LM, Ledger]:
+    def ready(self) -> tuple[LM, Ledger]:
         """The model and its edits. Raises ModelUnavailable before they are loaded."""
-        if self._lm is None or self._ledger is None:
+        if self._lm is None or self.ledger is None:
             raise ModelUnavailable("no model is loaded.", "Its loading failed: see above.")
-        return self._lm, self._ledger
+        return self._lm, self.ledger
 
     def _place(self, turn: str | None) -> int:
         """The index of a turn with an answer; the last one by default."""
-        found = [i for i, t in enumerate(self.turns) if t.answer and turn in (None, _turn_id(t, i))]
+        found = [i for i, t in enumerate(self.turns) if t.answer and turn in (None, turn_id(t, i))]
         if not found:
             raise BadInput("there is no answer to correct yet.", "Ask something first.")
         return found[-1]
 
     def _trouble(self) -> Work[None]:
         """Say once that the conversation is not being recorded."""
-        trouble = self._recorder.trouble
+        trouble = self.recorder.trouble
         if trouble and trouble != self._told:
             yield Problem(
                 error="NotRecorded",
@@ -414,7 +332,3 @@ class Conversation:
                 exit_code=3,
             )
         self._told = trouble
-
-
-def _turn_id(turn: Turn, index: int) -> str:
-    return turn.node or turn.user or f"turn-{index}"

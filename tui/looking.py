@@ -1,0 +1,96 @@
+"""From the engine's state to what front ends show. The engine's thread only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.requests import Request
+
+from .recorder import Recorder
+from .timeline import Turn, edit_views
+from .views import CorrectionView, EditView, Measured, Snapshot, TurnView, measured
+
+if TYPE_CHECKING:
+    from engine.correct import Outcome
+    from engine.ledger import Ledger
+    from engine.lm import LM
+
+_with = dataclasses.replace
+
+
+def look(
+    base: Snapshot,
+    lm: LM | None,
+    record: Recorder | None,
+    ledger: Ledger | None,
+    turns: Sequence[Turn],
+) -> Snapshot:
+    """The state to show; what is not known yet stays as in `base`. Raises SessionError."""
+    edits = edits_of(record, ledger)
+    numbers = {e.id: e.number for e in edits}
+    shown = _with(
+        base,
+        edits=edits,
+        turns=tuple(t.view(turn_id(t, i), numbers) for i, t in enumerate(turns)),
+        recording=record is None or not record.trouble,
+        trouble=record.trouble if record else "",
+        session_id=record.session_id if record else "",
+        session_title=record.session.title if record and record.session else "",
+    )
+    if lm is None:
+        return shown
+    return _with(
+        shown,
+        model=lm.name,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        device=str(lm.device),
+        model_type=lm.arch.model_type,
+        layers=lm.n_layers,
+        width=lm.width,
+        chat=lm.chat,
+        loaded=True,
+    )
+
+
+def edits_of(record: Recorder | None, ledger: Ledger | None) -> tuple[EditView, ...]:
+    """The edits of the recorded session, in any state. Raises SessionError."""
+    if record is None or record.store is None or record.session is None:
+        return ()
+    active = [e.id for e in ledger.edits] if ledger else []
+    return edit_views(record.store.edits(record.session.id), active)
+
+
+def turn_id(turn: Turn, index: int) -> str:
+    """What names a turn for a front end: its last node, or its place where it has none."""
+    return turn.node or turn.user or f"turn-{index}"
+
+
+def turn_view(turn: Turn, index: int, edits: Sequence[EditView]) -> TurnView:
+    return turn.view(turn_id(turn, index), {e.id: e.number for e in edits})
+
+
+def correction_view(
+    outcome: Outcome, request: Request, edit: EditView, session_id: str, model: str
+) -> CorrectionView:
+    """The end of a correction, before its question was asked again."""
+    before, after = (
+        Measured(answer=a.answer, p_new=a.p_new, p_old=a.p_old)
+        for a in (outcome.before, outcome.after)
+    )
+    return CorrectionView(
+        edit=edit,
+        session_id=session_id,
+        model=model,
+        prompt=request.prompt,
+        before=before,
+        after=after,
+        turn=None,
+        metrics=measured(outcome.metrics),
+        layers=outcome.layers,
+        seconds=outcome.seconds,
+        steps=outcome.steps,
+        losses=outcome.losses,
+        versions=outcome.versions,
+    )
