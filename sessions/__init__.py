@@ -15,6 +15,7 @@ from .errors import (
     UnknownReference,
     UnknownSession,
 )
+from .recording import Recording, Told
 from .rows import (
     EditRow,
     Hit,
@@ -37,6 +38,7 @@ __all__ = [
     "ModelRow",
     "Node",
     "PatchRecord",
+    "Recording",
     "Session",
     "SessionError",
     "SessionRow",
@@ -46,6 +48,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreTooNew",
     "StoreUnreadable",
+    "Told",
     "UnknownEdit",
     "UnknownNode",
     "UnknownReference",

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import catalog, edits, log, search, tree, upkeep
+from . import catalog, edits, log, recording, search, tree, upkeep
 from .blobs import Blobs
 from .codec import clean, dumps, now
 from .database import Connection
 from .errors import UnknownEdit
 from .fold import Step
+from .recording import Recording
 from .rows import (
     EditRow,
     Hit,
@@ -367,6 +368,10 @@ class Store:
         Raises UnknownSession.
         """
         return log.select(self._db, session_id, job, node)
+
+    def recording(self, ref: str) -> Recording:
+        """A session as it was recorded, for replay. Raises UnknownSession."""
+        return recording.read(self._db, self.session(ref))
 
     # Finding
 

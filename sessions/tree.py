@@ -174,4 +174,29 @@ def conversation(db: Connection, seq: int | None) -> list[Message]:
         FROM walk JOIN message ON message.node = walk.seq ORDER BY walk.depth DESC""",
         {"seq": seq},
     )
+    return _messages(rows)
+
+
+def messages(db: Connection, session: str) -> list[Message]:
+    """All messages of a session, on whichever branch, in the order they were made."""
+    rows = db.rows(
+        """SELECT n.id AS node, role, text, tokens, seconds, stopped_by, fresh, n.created
+        FROM message JOIN node n ON n.seq = message.node
+        WHERE n.session = :session ORDER BY n.seq""",
+        {"session": session},
+    )
+    return _messages(rows)
+
+
+def _messages(rows: list[Row]) -> list[Message]:
     return [Message(**{**row, "fresh": bool(row["fresh"])}) for row in rows]
+
+
+def carried(db: Connection, session: str) -> dict[str, State]:
+    """By carry node of a session, the state that it states."""
+    rows = db.rows(
+        "SELECT id, detail FROM node WHERE session = :session AND kind = 'carry'",
+        {"session": session},
+    )
+    found = {row["id"]: _carried(row["detail"]) for row in rows}
+    return {node: state for node, state in found.items() if state is not None}
