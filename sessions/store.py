@@ -223,6 +223,11 @@ class Store:
         """The messages from the root to `tip` (default: the tip). Raises Unknown…"""
         return tree.conversation(self._db, tree.seq_of(self._db, session_id, tip))
 
+    def messages(self, session_id: str) -> list[Message]:
+        """All messages of a session, on whichever branch, as they came. Raises UnknownSession."""
+        tree.session_tip(self._db, session_id)
+        return tree.messages(self._db, session_id)
+
     # Edits
 
     def begin_edit(

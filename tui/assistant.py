@@ -18,8 +18,21 @@ from engine.events import Event, Loaded
 from engine.worker import Job, Worker
 from sessions.rows import SessionRow
 
+from .archive import Archive
+from .compare import CompareView
 from .conversation import Conversation
-from .views import Correction, CorrectionView, Proposal, ReplyView, Snapshot, TurnView, UndoView
+from .states import StateView
+from .views import (
+    Correction,
+    CorrectionView,
+    Moved,
+    Proposal,
+    ReplyView,
+    Snapshot,
+    TurnView,
+    UndoPlan,
+    UndoView,
+)
 
 T = TypeVar("T")
 
@@ -58,7 +71,8 @@ class Options:
 class Assistant:
     """A conversation with one model, its corrections, and their record.
 
-    on_change is called on the engine's thread after every event; it must only signal.
+    on_change is called after every event, on the thread of the job; it must only signal.
+    archive    the sessions on disk, without waiting for the engine
     """
 
     def __init__(
@@ -70,6 +84,7 @@ class Assistant:
         self._snapshot = Snapshot(
             model=options.model or DEFAULT_MODEL, method=options.method or DEFAULT_METHOD
         )
+        self.archive = Archive(options.home, on_change)
         self.worker = Worker(self._saw, at_end=self._conversation.close)
 
     # -- jobs --------------------------------------------------------------------------------
@@ -149,13 +164,46 @@ class Assistant:
         """Take one edit off, wherever it stands."""
         return self._submit("drop", lambda: self._conversation.past.drop(edit_id))
 
+    def plan(self, node: str) -> Job[UndoPlan]:
+        """What `undo_to` would do."""
+        return self._submit("plan", lambda: self._conversation.past.plan(node))
+
+    def undo_to(self, node: str) -> Job[Moved]:
+        """Take off every edit that was not in force at a node of the session; stand there."""
+        return self._submit("undo_to", lambda: self._conversation.past.undo_to(node))
+
+    def branch(self, node: str) -> Job[Moved]:
+        """Stand at a message of the session, with the edits in force there."""
+        return self._submit("branch", lambda: self._conversation.past.branch(node))
+
+    def open(self, session: str) -> Job[Moved]:
+        """Go on with another session of the same model."""
+        return self._submit("open", lambda: self._conversation.past.open(session))
+
+    def states(self) -> Job[tuple[StateView, ...]]:
+        """The states of the model that can be compared."""
+        return self._submit("states", lambda: self._conversation.comparing.states())
+
+    def compare(self, a: str, b: str, prompts: Sequence[str] = ()) -> Job[CompareView]:
+        """Ask the same of the model in two states (`tui.states` says how they are written).
+
+        prompts  besides those of the edits by which the states differ
+        The job's result is the comparison as far as it has come, also while it runs.
+        """
+
+        def make() -> Generator[Event, None, CompareView]:
+            job = self.worker.current
+            return self._conversation.comparing.compare(a, b, tuple(prompts), job)
+
+        return self._submit("compare", make)
+
     def rename(self, title: str) -> Job[str]:
         """Give the session a title."""
         return self._submit("rename", lambda: self._conversation.rename(title))
 
     def sessions(self) -> Job[list[SessionRow]]:
         """All sessions, last used first."""
-        return self._submit("sessions", lambda: self._conversation.sessions())
+        return self.archive.sessions()
 
     def input_history(self, limit: int = 1000) -> Job[list[str]]:
         """What was typed before, newest first, in all sessions."""
@@ -177,6 +225,7 @@ class Assistant:
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel what runs, close the session and stop the engine's thread."""
+        self.archive.close(timeout)
         self.worker.close(timeout)
 
     # -- the engine's thread -----------------------------------------------------------------

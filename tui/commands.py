@@ -88,13 +88,16 @@ def _drop(front: Front, argument: str) -> None:
 
 MARKS = {
     "applied": "on", "undone": "undone", "failed": "failed", "cancelled": "stopped",
-    "interrupted": "interrupted", "running": "running",
+    "interrupted": "interrupted", "running": "running", "elsewhere": "other branch",
 }  # fmt: skip
+
+
+TOOK = ("applied", "undone", "elsewhere")  # states of edits that were finished
 
 
 def edit_row(edit: EditView) -> tuple[str, ...]:
     """A line of `/edits`."""
-    took = ("yes" if edit.success else "no") if edit.state in ("applied", "undone") else ""
+    took = ("yes" if edit.success else "no") if edit.state in TOOK else ""
     fact = edit.subject or edit.question
     return str(edit.number), MARKS[edit.state], edit.method, f"{fact} → {edit.target}", took
 

@@ -18,8 +18,8 @@ from engine.errors import BadInput, BadRequest, ModelUnavailable
 from engine.events import Event, Loaded, Note, Problem, ReplyEnded, Token
 from engine.worker import Job, Worker
 from sessions.errors import SessionError
-from sessions.rows import SessionRow
 
+from .compare import Comparing
 from .looking import correction_view, edits_of, look, turn_id, turn_view
 from .narrate import count
 from .past import Past
@@ -57,7 +57,8 @@ class Conversation:
     turns   on the way to the tip, oldest first
     ledger  the edits of the live model, once it is loaded
     method  the method that corrections use unless they name one
-    past    going back: undo and its kin
+    past    going back: undo and its kin, branches, other sessions
+    comparing  what the model says in other states
     """
 
     def __init__(self, options: Options) -> None:
@@ -66,6 +67,7 @@ class Conversation:
         self.turns: list[Turn] = []
         self.ledger: Ledger | None = None
         self.past = Past(self)
+        self.comparing = Comparing(self)
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
@@ -267,12 +269,6 @@ class Conversation:
         self.recorder.session = store.rename_session(session, title.strip())
         yield Note(text=f"the session is called {title.strip()!r}")
         return title.strip()
-
-    def sessions(self) -> Work[list[SessionRow]]:
-        yield from ()
-        if self._record is None or self._record.store is None:
-            return []
-        return self._record.store.sessions()
 
     def input_history(self, limit: int) -> Work[list[str]]:
         yield from ()

@@ -10,6 +10,7 @@ from engine.requests import Request
 
 from .recorder import Recorder
 from .timeline import Turn, edit_views
+from .tree import undone_of
 from .views import CorrectionView, EditView, Measured, Snapshot, TurnView, measured
 
 if TYPE_CHECKING:
@@ -58,8 +59,11 @@ def edits_of(record: Recorder | None, ledger: Ledger | None) -> tuple[EditView, 
     """The edits of the recorded session, in any state. Raises SessionError."""
     if record is None or record.store is None or record.session is None:
         return ()
-    active = [e.id for e in ledger.edits] if ledger else []
-    return edit_views(record.store.edits(record.session.id), active)
+    rows = record.store.edits(record.session.id)
+    active = {e.id for e in ledger.edits} if ledger else set()
+    if all(row.id in active for row in rows if row.state == "done"):
+        return edit_views(rows, active)
+    return edit_views(rows, active, undone_of(record.store.nodes(record.session.id)))
 
 
 def turn_id(turn: Turn, index: int) -> str:

@@ -32,6 +32,7 @@ STAGES = {
     "statistics": "key statistics",
     "contexts": "writing contexts",
     "probes": "asking the checks",
+    "compare": "asking both states",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",

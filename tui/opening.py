@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING
 
 from engine import catalog, methods
@@ -113,24 +113,13 @@ class Opening:
         )
 
     def _resume(self, session: Session) -> Generator[Event, None, None]:
-        store, _ = self._resumed(session)
-        active = [_loaded(store, row) for row in store.active_edits(session.id)]
-        undone = [_loaded(store, row) for row in store.undone_edits(session.id)]
-        self.ledger = type(self.ledger)(active, undone)
-        path = store.path(session.id)
-        if path and path[-1].ledger_hash != self.ledger.fingerprint():
-            raise MissingResource(
-                f"session {session.title or session.short} does not come out as it was left.",
-                "Its record was changed from outside; restore a copy of the folder.",
-            )
+        self.recorder.resume(session)
+        store, _ = self.recorder.required()
+        self.ledger = ledger_at(store, session)
         self.turns = turns_at(store, session.id)
         name = session.title or session.short
-        turns, edits = count(len(self.turns), "turn"), count(len(active), "edit")
+        turns, edits = count(len(self.turns), "turn"), count(len(self.ledger.edits), "edit")
         yield Note(text=f"session {name}: {turns}, {edits} applied")
-
-    def _resumed(self, session: Session) -> tuple[Store, str]:
-        self.recorder.resume(session)
-        return self.recorder.required()
 
     def _create(self, store: Store) -> Session:
         lm = self.lm
@@ -175,7 +164,31 @@ def interruption(edit: EditRow, store: Store) -> str:
     )
 
 
-def _loaded(store: Store, row: EditRow) -> Edit:
-    from engine.edit import Edit
+def ledger_at(
+    store: Store, session: Session, node: str | None = None, known: Iterable[Edit] = ()
+) -> Ledger:
+    """The edits in force at a node (default: the tip), and those that can be redone there.
 
-    return Edit.load(row.body, store.tensors(row))
+    known  edits that are in memory already
+    Raises SessionError, CorruptTensors; MissingResource when they are not what was recorded.
+    """
+    from engine.ledger import Ledger
+
+    have = {edit.id: edit for edit in known}
+
+    def loaded(row: EditRow) -> Edit:
+        from engine.edit import Edit
+
+        return have.get(row.id) or Edit.load(row.body, store.tensors(row))
+
+    ledger = Ledger(
+        [loaded(row) for row in store.active_edits(session.id, node)],
+        [loaded(row) for row in store.undone_edits(session.id, node)],
+    )
+    path = store.path(session.id, node)
+    if path and path[-1].ledger_hash != ledger.fingerprint():
+        raise MissingResource(
+            f"session {session.title or session.short} does not come out as it was left.",
+            "Its record was changed from outside; restore a copy of the folder.",
+        )
+    return ledger

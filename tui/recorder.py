@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FLUSH_SECONDS = 0.25
-RECORDED_JOBS = frozenset({"ask", "correct", "undo", "redo", "drop"})
+RECORDED_JOBS = frozenset({"ask", "correct", "undo", "undo_to", "redo", "drop"})
 
 
 class Recorder:

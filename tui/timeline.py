@@ -7,7 +7,7 @@ message under E: the sibling of the old answer. Undo goes back to where the tip 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from sessions.rows import EditRow, Node
@@ -136,15 +136,25 @@ def _was_tip(node: Node, done: set[str]) -> bool:
     return node.kind in ("message", "undo", "redo", "drop") or node.id in done
 
 
-def edit_views(rows: Sequence[EditRow], active: Sequence[str]) -> tuple[EditView, ...]:
-    """All edits of a session, numbered in the order they were begun."""
-    return tuple(_edit_view(row, number, active) for number, row in enumerate(rows, start=1))
+def edit_views(
+    rows: Sequence[EditRow], active: Collection[str], undone: Collection[str] | None = None
+) -> tuple[EditView, ...]:
+    """All edits of a session, numbered in the order they were begun.
+
+    undone  those that were taken off at some time; None takes all that are not active for them
+    """
+    return tuple(
+        _edit_view(row, number, active, undone) for number, row in enumerate(rows, start=1)
+    )
 
 
-def _edit_view(row: EditRow, number: int, active: Sequence[str]) -> EditView:
+def _edit_view(
+    row: EditRow, number: int, active: Collection[str], undone: Collection[str] | None
+) -> EditView:
     state = row.state
     if state == "done":
-        state = "applied" if row.id in active else "undone"
+        gone = "undone" if undone is None or row.id in undone else "elsewhere"
+        state = "applied" if row.id in active else gone
     return EditView(
         id=row.id,
         number=number,

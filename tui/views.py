@@ -34,7 +34,8 @@ class EditView:
     """One edit of the session, in any state.
 
     number   1-based, in the order in which they were begun; what `/drop N` takes
-    state    "running" | "applied" | "undone" | "failed" | "cancelled" | "interrupted"
+    state    "running" | "applied" | "undone" | "elsewhere" (in force on another branch only) |
+             "failed" | "cancelled" | "interrupted"
     success  greedy free decoding says the target (only meaningful once it was applied)
     """
 
@@ -148,6 +149,41 @@ class UndoView:
     edit: EditView
     answer_now: str
     active: tuple[EditView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoPlan:
+    """What an undo back to a place of the timeline will do.
+
+    node     where the conversation will stand; None: where it stands now
+    edits    that are taken off, in this order
+    leaving  messages that leave the conversation; they stay in the timeline
+    absent   edits in force at that place that were undone since: they stay undone
+    """
+
+    node: str | None
+    edits: tuple[EditView, ...]
+    leaving: int
+    absent: tuple[EditView, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """The end of a `branch`, `undo_to` or `open` job: where the conversation stands now.
+
+    action  "branch" | "undo_to" | "open"
+    turns   of the conversation
+    active  the edits that act on the model now
+    undone  by an `undo_to`, in this order
+    title   of the session, by which people know it
+    """
+
+    action: str
+    turns: int
+    active: tuple[EditView, ...]
+    undone: tuple[EditView, ...] = ()
+    title: str = ""
+    answered: bool = True  # False: it stands at a question without an answer
 
 
 @dataclass(frozen=True)
