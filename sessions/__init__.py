@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .errors import (
+    BadBundle,
+    BundleTooNew,
     CorruptTensors,
     SessionError,
     StoreFull,
@@ -15,7 +17,7 @@ from .errors import (
     UnknownReference,
     UnknownSession,
 )
-from .recording import Recording, Told
+from .recording import Recording
 from .rows import (
     EditRow,
     Hit,
@@ -26,10 +28,13 @@ from .rows import (
     PatchRecord,
     Session,
     SessionRow,
+    Told,
 )
 from .store import Store
 
 __all__ = [
+    "BadBundle",
+    "BundleTooNew",
     "CorruptTensors",
     "EditRow",
     "Hit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from .errors import CorruptTensors, from_os
 from .ids import new_ulid
 
 SUFFIX = ".safetensors"
+_CHUNK = 1 << 20
 _REMEDY = "Restore the file from a copy, or drop this edit and make it again."
 
 
@@ -55,17 +56,23 @@ class Blobs:
 
     def read(self, digest: str) -> bytes:
         """The bytes whose sha256 is `digest`. Raises CorruptTensors."""
-        path = self.path(digest)
+        return b"".join(self.chunks(digest))
+
+    def chunks(self, digest: str) -> Iterator[bytes]:
+        """The same, piece by piece; the end is reached only if the checksum is right."""
+        path, found = self.path(digest), hashlib.sha256()
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    found.update(chunk)
+                    yield chunk
         except FileNotFoundError as error:
             raise CorruptTensors(f"the tensor file {path} is missing.", _REMEDY) from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise CorruptTensors(f"{path} cannot be read ({reason}).", _REMEDY) from error
-        if hashlib.sha256(data).hexdigest() != digest:
+        if found.hexdigest() != digest:
             raise CorruptTensors(f"the tensor file {path} is not what was stored.", _REMEDY)
-        return data
 
     def orphans(self, known: Collection[str], min_age: float) -> list[Path]:
         """Files that no edit names, and abandoned temporary files, older than `min_age` s."""

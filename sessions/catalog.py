@@ -12,7 +12,7 @@ from .errors import UnknownEdit, UnknownReference, UnknownSession
 from .fold import fold
 from .ids import new_ulid
 from .rows import ModelRow, Session, SessionRow, model_row
-from .tree import steps
+from .tree import conversation, session_tip, steps
 
 _SHORTEST = 4  # characters of an id that are accepted for the whole
 
@@ -90,7 +90,7 @@ def _session(row: Row, model: ModelRow) -> Session:
 
 
 def with_counts(db: Connection, sessions: list[Session]) -> list[SessionRow]:
-    """The same with the number of messages and of active edits on the way to each tip."""
+    """The same with the number of messages and of active edits at each tip."""
     counted = db.rows(
         f"{_WALKS} SELECT session, count(*) AS n FROM walk WHERE kind = 'message' GROUP BY session"
     )
@@ -103,11 +103,16 @@ def with_counts(db: Connection, sessions: list[Session]) -> list[SessionRow]:
     changes: dict[str, list[Row]] = {}
     for row in walked:
         changes.setdefault(row["session"], []).append(row)
+    states = {session.id: fold(steps(changes.get(session.id, []))) for session in sessions}
+    for session in sessions:
+        if states[session.id].forgotten:
+            seq = session_tip(db, session.id)
+            messages[session.id] = len(conversation(db, seq))
     return [
         SessionRow(
             **vars(session),
             messages=messages.get(session.id, 0),
-            edits=len(fold(steps(changes.get(session.id, []))).active),
+            edits=len(states[session.id].active),
         )
         for session in sessions
     ]

@@ -72,6 +72,16 @@ class Connection:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reads inside see one state of the database, whatever others write meanwhile."""
+        with translated(self.path):
+            self.raw.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.raw.rollback()  # there is nothing to keep
+
     def row(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> Row | None:
         """The first row, or None."""
         found = self.rows(sql, params)

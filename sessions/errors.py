@@ -7,6 +7,8 @@ SessionError             exit code 3: what is stored cannot be reached, or nothi
 ├── StoreFull            no space
 ├── StoreLocked          another process held the database for too long
 ├── CorruptTensors       an edit's tensor file is missing, short or altered
+├── BadBundle            exit code 2: not a bundle, damaged, or more than is accepted
+│   └── BundleTooNew     written by a later version
 └── UnknownReference     exit code 2: no such thing, or more than one
     ├── UnknownSession
     ├── UnknownNode
@@ -62,6 +64,16 @@ class StoreLocked(SessionError):
 
 class CorruptTensors(SessionError):
     """An edit's tensor file is missing, or is not what was stored."""
+
+
+class BadBundle(SessionError):
+    """A file that is to be read as a bundle and cannot be."""
+
+    exit_code = 2
+
+
+class BundleTooNew(BadBundle):
+    """The bundle has a format that this version does not know."""
 
 
 class UnknownReference(SessionError):
@@ -120,12 +132,15 @@ def not_a_database(path: Path) -> StoreUnreadable:
     return StoreUnreadable(f"{path} is not a database.", _MOVE)
 
 
-def from_os(error: OSError, path: Path) -> SessionError:
-    """What failing to write `path` means for a person."""
+def from_os(error: OSError, path: Path, remedy: str = _WRITE) -> SessionError:
+    """What failing to write `path` means for a person.
+
+    remedy: what helps when it is not for want of space.
+    """
     if error.errno in _FULL:
         return StoreFull(f"there is no space left for {path}.", _SPACE)
     reason = error.strerror or type(error).__name__
-    return StoreReadOnly(f"{path} cannot be written ({reason}).", _WRITE)
+    return StoreReadOnly(f"{path} cannot be written ({reason}).", remedy)
 
 
 @contextmanager

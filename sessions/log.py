@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .codec import dumps
 from .database import Connection
-from .rows import JsonDict
+from .rows import JsonDict, Told
 from .tree import seq_of, session_tip
 
 
@@ -29,11 +29,19 @@ def add(
 def select(db: Connection, session: str, job: str | None, node: str | None) -> list[JsonDict]:
     """Raises UnknownSession."""
     session_tip(db, session)
+    return [found.event for found in told(db, session, job, node)]
+
+
+def told(
+    db: Connection, session: str, job: str | None = None, node: str | None = None
+) -> list[Told]:
+    """The events of a session, in order; or those of one job, or of one node."""
     rows = db.rows(
-        """SELECT event.json FROM event LEFT JOIN node ON node.seq = event.node
+        """SELECT node.id AS node, event.job, event.json
+        FROM event LEFT JOIN node ON node.seq = event.node
         WHERE event.session = :session AND (:job IS NULL OR event.job = :job)
           AND (:node IS NULL OR node.id = :node)
         ORDER BY event.id""",
         {"session": session, "job": job, "node": node},
     )
-    return [json.loads(row["json"]) for row in rows]
+    return [Told(row["node"], row["job"], json.loads(row["json"])) for row in rows]

@@ -6,23 +6,16 @@ A database gives one (`Store.recording`), and so does a file that carries a sess
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from . import edits, owner, tree
+from . import edits, log, owner, tree
 from .database import Connection
-from .fold import State, Step, fold
-from .rows import EditRow, JsonDict, Message, Node, Session
+from .errors import UnknownEdit
+from .fold import State, fold
+from .rows import EditRow, Message, Node, Session, Told
 
-
-@dataclass(frozen=True)
-class Told:
-    """An event of a job. node: what it belongs to; event: the engine's JSON."""
-
-    node: str | None
-    job: str
-    event: JsonDict
+Chunks = Callable[[str], Iterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,7 @@ class Recording:
     edits     in any state, in the order they were begun
     states    by node: the edits in force there, and the undone ones
     events    in the order they were told
+    chunks    a tensor file by its sha256, piece by piece; raises CorruptTensors or BadBundle
     """
 
     session: Session
@@ -42,6 +36,7 @@ class Recording:
     edits: tuple[EditRow, ...]
     states: Mapping[str, State]
     events: tuple[Told, ...]
+    chunks: Chunks = dataclasses.field(compare=False, repr=False)
 
     def path(self, node: str | None) -> list[Node]:
         """The nodes from the root to `node`."""
@@ -52,49 +47,48 @@ class Recording:
             node = by_id[node].parent
         return found[::-1]
 
+    def conversation(self, node: str | None) -> list[Message]:
+        """The messages from the root to `node`, without those that are forgotten there."""
+        said = [self.messages[n.id] for n in self.path(node) if n.id in self.messages]
+        return tree.remembered(said, self.states[node].forgotten if node else ())
 
-def states(
-    nodes: Sequence[Node], carried: Mapping[str, State], done: frozenset[str]
-) -> dict[str, State]:
+    def tensors(self, edit: EditRow) -> bytes:
+        """The tensor file of an edit that is done.
+
+        Raises UnknownEdit (it is not), CorruptTensors or BadBundle.
+        """
+        if edit.tensors is None:
+            raise UnknownEdit(f"edit {edit.id} has no tensors: it is {edit.state}.")
+        return b"".join(self.chunks(edit.tensors))
+
+
+def states(nodes: Sequence[Node], done: Collection[str]) -> dict[str, State]:
     """By node, the fold over the way to it.
 
-    carried  what the carry nodes state, by node
-    done     ids of the edits that were finished; the others have no effect
+    done  ids of the edits that were finished; the others have no effect
     """
     found: dict[str, State] = {}
     for node in nodes:  # parents come first: the tree only grows
         before = found.get(node.parent or "", State())
         void = node.kind == "edit" and node.target not in done
-        step = Step(node.kind, node.target or "", carried.get(node.id))
+        step = tree.step_of(node.kind, node.target, node.detail)
         found[node.id] = before if void else fold([step], before)
     return found
 
 
-def read(db: Connection, session: Session) -> Recording:
-    """What the database holds of a session.
-
-    Another process may be writing into it: events are read first and nodes last, so that
-    whatever is referred to is there.
-    """
-    rows = db.rows(
-        """SELECT node.id AS node, event.job, event.json FROM event
-        LEFT JOIN node ON node.seq = event.node
-        WHERE event.session = :session ORDER BY event.id""",
-        {"session": session.id},
-    )
-    events = tuple(Told(row["node"], row["job"], json.loads(row["json"])) for row in rows)
+def read(db: Connection, session: Session, chunks: Chunks) -> Recording:
+    """What the database holds of a session. Inside a snapshot: others may be writing."""
     about = {"session": session.id}
     found = [_as_it_is(e) for e in edits.select(db, "node.session = :session", about)]
-    messages = {m.node: m for m in tree.messages(db, session.id)}
     nodes = tree.nodes(db, "n.session = :session", about)
-    done = frozenset(edit.id for edit in found if edit.state == "done")
     return Recording(
         session=session,
         nodes=tuple(nodes),
-        messages=messages,
+        messages={m.node: m for m in tree.messages(db, session.id)},
         edits=tuple(found),
-        states=states(nodes, tree.carried(db, session.id), done),
-        events=events,
+        states=states(nodes, {edit.id for edit in found if edit.state == "done"}),
+        events=tuple(log.told(db, session.id)),
+        chunks=chunks,
     )
 
 

@@ -57,9 +57,11 @@ class SessionRow(Session):
 class Node:
     """A step of a session.
 
-    kind         message | edit | undo | redo | drop | carry
+    kind         message | edit | undo | redo | drop | carry | forget | remember
     target       the edit that an edit, undo, redo or drop is about
     ledger_hash  fingerprint of the ledger after this node; "" for no edits
+    detail       of a forget or remember: `message`, the node it is about; of a carry: the ids
+                 that are `active`, `undone` and `forgotten` from here on
     """
 
     id: str
@@ -69,6 +71,7 @@ class Node:
     target: str | None
     ledger_hash: str
     created: str
+    detail: JsonDict = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,15 @@ class EditRow:
     tensors: str | None
     metrics: tuple[MetricRecord, ...]
     patches: tuple[PatchRecord, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a job. node: what it belongs to; event: the engine's JSON, left encoded."""
+
+    node: str | None
+    job: str
+    event: JsonDict
 
 
 @dataclass(frozen=True)

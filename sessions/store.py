@@ -11,7 +11,7 @@ from . import catalog, edits, log, recording, search, tree, upkeep
 from .blobs import Blobs
 from .codec import clean, dumps, now
 from .database import Connection
-from .errors import UnknownEdit
+from .errors import UnknownEdit, UnknownNode
 from .fold import Step
 from .recording import Recording
 from .rows import (
@@ -228,6 +228,36 @@ class Store:
         tree.session_tip(self._db, session_id)
         return tree.messages(self._db, session_id)
 
+    def forget(self, session_id: str, node_id: str) -> Node:
+        """Leave a message of the conversation out of it from here on; returns the new tip.
+
+        A question takes its answers along. Nothing is removed: the message stays in its place
+        of the tree, `remember` takes it back in, and moving the tip to before this node does too.
+        Raises UnknownSession, UnknownNode (no message of the conversation at the tip).
+        """
+        if node_id not in {message.node for message in self.conversation(session_id)}:
+            raise UnknownNode(f"{node_id} is no message of the conversation.")
+        return self._about("forget", session_id, node_id)
+
+    def remember(self, session_id: str, node_id: str) -> Node:
+        """Take a forgotten message back into the conversation; returns the new tip.
+
+        Raises UnknownSession, UnknownNode (it is not forgotten at the tip).
+        """
+        if node_id not in self.forgotten(session_id):
+            raise UnknownNode(f"{node_id} is no message that was forgotten.")
+        return self._about("remember", session_id, node_id)
+
+    def _about(self, kind: str, session_id: str, node_id: str) -> Node:
+        with self._db.transaction():
+            seq = tree.append(self._db, session_id, None, Step(kind, message=node_id))
+            tree.move(self._db, session_id, seq)
+            return self._node(seq)
+
+    def forgotten(self, session_id: str, tip: str | None = None) -> tuple[str, ...]:
+        """Nodes of the messages that are forgotten at `tip`, the last one last."""
+        return tree.state_at(self._db, tree.seq_of(self._db, session_id, tip)).forgotten
+
     # Edits
 
     def begin_edit(
@@ -374,9 +404,16 @@ class Store:
         """
         return log.select(self._db, session_id, job, node)
 
+    # Whole sessions
+
     def recording(self, ref: str) -> Recording:
-        """A session as it was recorded, for replay. Raises UnknownSession."""
-        return recording.read(self._db, self.session(ref))
+        """A session as it was recorded, as it is at this moment: for replay and for export.
+
+        Tensor files are read when they are asked for, and must still be there then. Raises
+        UnknownSession.
+        """
+        with self._db.snapshot():
+            return recording.read(self._db, self.session(ref), self._blobs.chunks)
 
     # Finding
 

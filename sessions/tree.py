@@ -1,12 +1,15 @@
 """Nodes of a session: a tree that only grows, and the tip that moves over it.
 
-Appending anywhere keeps the edits that are active at the tip. Where the new node's own path would
-say otherwise (a correction branches at an earlier question, an undo goes back to an old answer), a
-`carry` node that states them is put between. Only `move` takes the state of another place.
+Appending anywhere keeps the edits that are active at the tip, and what is forgotten there. Where
+the new node's own path would say otherwise (a correction branches at an earlier question, an undo
+goes back to an old answer), a `carry` node that states them is put between. Only `move` takes the
+state of another place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +18,7 @@ from .database import Connection, Row
 from .errors import UnknownNode, UnknownSession
 from .fold import State, Step, fold
 from .ids import new_ulid
-from .rows import Message, Node
+from .rows import JsonDict, Message, Node
 
 _COLUMNS = "n.seq, n.id, n.session, n.parent, n.kind, n.target, n.detail, n.ledger_hash, n.created"
 
@@ -64,15 +67,27 @@ def state_at(db: Connection, seq: int | None) -> State:
 def steps(rows: list[Row]) -> list[Step]:
     """Edits that are not done (running, failed ...) have no effect."""
     return [
-        Step(row["kind"], row["target"] or "", _carried(row["detail"]))
+        step_of(row["kind"], row["target"], loads(row["detail"]))
         for row in rows
         if row["state"] in (None, "done")
     ]
 
 
-def _carried(detail: str) -> State | None:
-    found = loads(detail)
-    return State(tuple(found["active"]), tuple(found["undone"])) if found else None
+def step_of(kind: str, target: str | None, detail: JsonDict) -> Step:
+    """The effect of a node."""
+    if kind == "carry":
+        parts = (tuple(detail.get(name, ())) for name in ("active", "undone", "forgotten"))
+        return Step(kind, state=State(*parts))
+    return Step(kind, target or "", message=detail.get("message", ""))
+
+
+def detail_of(step: Step) -> JsonDict:
+    """What of a step does not fit into a node's kind and target."""
+    if step.state is not None:
+        state = step.state
+        detail = {"active": state.active, "undone": state.undone}
+        return detail | ({"forgotten": state.forgotten} if state.forgotten else {})
+    return {"message": step.message} if step.message else {}
 
 
 def append(
@@ -94,7 +109,7 @@ def append(
 def _carry(
     db: Connection, session: str, under: int | None, tip: int | None, step: Step, here: str
 ) -> int | None:
-    """Put a carry node under `under` if the step would otherwise lose edits active at the tip."""
+    """Put a carry node under `under` if the step would otherwise lose what holds at the tip."""
     wanted = state_at(db, tip)
     if fold([step], state_at(db, under)) == fold([step], wanted):
         return under
@@ -102,8 +117,6 @@ def _carry(
 
 
 def _insert(db: Connection, session: str, under: int | None, step: Step, ledger_hash: str) -> int:
-    state = step.state
-    detail = {"active": state.active, "undone": state.undone} if state else {}
     return db.insert(
         "node",
         {
@@ -112,7 +125,7 @@ def _insert(db: Connection, session: str, under: int | None, step: Step, ledger_
             "parent": under,
             "kind": step.kind,
             "target": step.edit or None,
-            "detail": dumps(detail),
+            "detail": dumps(detail_of(step)),
             "ledger_hash": ledger_hash,
             "created": now(),
         },
@@ -161,42 +174,54 @@ def _nodes(rows: list[Row]) -> list[Node]:
             row["target"],
             row["ledger_hash"],
             row["created"],
+            loads(row["detail"]),
         )
         for row in rows
     ]
 
 
 def conversation(db: Connection, seq: int | None) -> list[Message]:
-    """The messages from the root to `seq`."""
+    """The messages from the root to `seq`, without those that are forgotten there."""
     rows = db.rows(
         f"""{_WALK}
         SELECT walk.id AS node, role, text, tokens, seconds, stopped_by, fresh, walk.created
         FROM walk JOIN message ON message.node = walk.seq ORDER BY walk.depth DESC""",
         {"seq": seq},
     )
-    return _messages(rows)
+    return remembered(_messages(rows), state_at(db, seq).forgotten)
 
 
 def messages(db: Connection, session: str) -> list[Message]:
-    """All messages of a session, on whichever branch, in the order they were made."""
-    rows = db.rows(
-        """SELECT n.id AS node, role, text, tokens, seconds, stopped_by, fresh, n.created
-        FROM message JOIN node n ON n.seq = message.node
-        WHERE n.session = :session ORDER BY n.seq""",
-        {"session": session},
+    """Every message of every branch, in the order the tree grew."""
+    return _messages(
+        db.rows(
+            """SELECT n.id AS node, role, text, tokens, seconds, stopped_by, fresh, n.created
+            FROM node n JOIN message ON message.node = n.seq
+            WHERE n.session = :session ORDER BY n.seq""",
+            {"session": session},
+        )
     )
-    return _messages(rows)
 
 
 def _messages(rows: list[Row]) -> list[Message]:
     return [Message(**{**row, "fresh": bool(row["fresh"])}) for row in rows]
 
 
-def carried(db: Connection, session: str) -> dict[str, State]:
-    """By carry node of a session, the state that it states."""
-    rows = db.rows(
-        "SELECT id, detail FROM node WHERE session = :session AND kind = 'carry'",
-        {"session": session},
-    )
-    found = {row["id"]: _carried(row["detail"]) for row in rows}
-    return {node: state for node, state in found.items() if state is not None}
+def remembered(messages: Iterable[Message], forgotten: Collection[str]) -> list[Message]:
+    """Without the forgotten ones; a forgotten question takes its answers along.
+
+    Where a forgotten question had begun afresh, the next one does: what was said before it must
+    not come back into its context.
+    """
+    kept: list[Message] = []
+    gone = fresh = False
+    for message in messages:
+        if message.role != "assistant":
+            gone = message.node in forgotten
+            fresh = fresh or (gone and message.fresh)
+        if gone or message.node in forgotten:
+            continue
+        if fresh and message.role != "assistant":
+            message, fresh = replace(message, fresh=True), False
+        kept.append(message)
+    return kept

@@ -133,7 +133,7 @@ def _same(turns: list[Turn], store: Store, session: str, tip: str | None) -> boo
 
 
 def _was_tip(node: Node, done: set[str]) -> bool:
-    return node.kind in ("message", "undo", "redo", "drop") or node.id in done
+    return node.kind not in ("edit", "carry") or node.id in done
 
 
 def edit_views(

@@ -13,7 +13,9 @@ from sessions import PatchRecord, Store
 from sessions.fold import State, Step, fold
 
 _EDITS = st.sampled_from("abcd")
+_MESSAGES = st.builds(Step, st.sampled_from(["forget", "remember"]), message=st.sampled_from("mn"))
 _STEPS = st.builds(Step, st.sampled_from(["edit", "undo", "redo", "drop", "message"]), _EDITS)
+_STEPS |= _MESSAGES
 
 
 def test_each_kind() -> None:
@@ -26,6 +28,13 @@ def test_each_kind() -> None:
     assert fold([a, Step("undo", "a"), Step("message"), Step("redo", "a")]) == State(("a",))
     assert fold([a, Step("undo", "a"), b]) == State(("b",)), "an edit ends what can be redone"
     assert fold([a, Step("carry", state=State(("b",), ("c",)))]) == State(("b",), ("c",))
+
+
+def test_forgetting_and_edits_leave_each_other_alone() -> None:
+    a, m = Step("edit", "a"), Step("forget", message="m")
+    assert fold([a, Step("undo", "a"), m]) == State((), ("a",), ("m",))
+    assert fold([m, a]) == State(("a",), (), ("m",))
+    assert fold([m, a, Step("remember", message="m")]) == State(("a",))
 
 
 def test_a_redo_of_an_edit_on_another_branch_adds_it() -> None:
