@@ -18,12 +18,18 @@ from .common import assistant_options, options
 @click.option("--context", is_flag=True, help="Lines from a pipe: keep the conversation.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, help="0 is greedy.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Of an answer.")
+@click.option("--theme", default="", help="auto, dark, light, contrast, ansi, or one of Textual's.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
+@click.option("--ascii", is_flag=True, help="Plots and frames in ASCII characters.")
 def chat(
     resume_last: bool,
     plain: bool,
     context: bool,
     temperature: float,
     max_tokens: int | None,
+    theme: str,
+    no_mouse: bool,
+    ascii: bool,
     **given: Any,
 ) -> int:
     """Chat with a model and correct its answers.
@@ -41,10 +47,10 @@ def chat(
         return _piped(wanted, context)
     if plain or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return _prompt(wanted)
-    from tui.app import run
+    from tui.launch import run
 
     _check(wanted)
-    return run(wanted)
+    return run(wanted, theme=theme, mouse=not no_mouse, ascii=ascii)
 
 
 def _check(wanted: Any) -> None:

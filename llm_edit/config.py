@@ -43,6 +43,26 @@ def show(as_json: bool) -> None:
 
 
 @config.command()
+@options()
+def keys(as_json: bool) -> None:
+    """The keys of the full screen, by the ids that [keys] of config.toml takes."""
+    from tui.keys import BY_ID, PLACES, keys_of, shown
+
+    found, _ = settings.load()
+    rows = [(key.id, keys_of(key, found.keys), key.place, key.help) for key in BY_ID.values()]
+    if as_json:
+        names = ("id", "keys", "place", "help")
+        print_json({"keys": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    said = [
+        (name, shown(where), PLACES[place].split(" (")[0], text)
+        for name, where, place, text in rows
+    ]
+    for line in table(("id", "keys", "where", "what it does"), said):
+        click.echo(line)
+
+
+@config.command()
 @options("no-json")
 def path() -> None:
     """The path of the configuration file, whether or not it is there."""

@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
-from textual.binding import Binding
-from textual.theme import BUILTIN_THEMES
 
-from engine.errors import UnknownName
 from engine.events import Problem
 from engine.worker import Job
 
-from . import settings
 from .feed import Feed, JobChanged
 from .front import CommandPalette, ScreenFront
-from .guard import LogTail, descriptor_guard
+from .guard import LogTail
 from .screens import jobs
 from .screens.chat import ChatScreen
 from .screens.correction import Corrections
 from .theme import THEMES
-from .widgets.help import HelpScreen
+from .widgets.bound import app_bindings
+from .widgets.help import HelpScreen, help_for
 from .widgets.status_bar import resident_memory
 
 if TYPE_CHECKING:
     from textual.screen import Screen
 
-    from .assistant import Assistant, Options
+    from .assistant import Assistant
     from .views import TurnView
 
 TICK = 1 / 8  # seconds between looks at the jobs
 TWICE = 2.0  # seconds within which a second Ctrl+C quits
-PATIENCE = 0.4  # seconds for the engine's thread to stop when the application is left
-SWITCH = 0.0005  # seconds a thread may hold the interpreter: keeps keys quick beside the engine
 
 
-class EditApp(App[int]):
+class EditApp(App[int], inherit_bindings=False):
     """Chat with a model, correct it, undo it."""
 
     TITLE = "llm-edit"
     CSS_PATH = "app.tcss"
     COMMANDS: ClassVar = {CommandPalette}
-    BINDINGS: ClassVar = [Binding("ctrl+c", "interrupt", show=False, id="interrupt")]
+    BINDINGS: ClassVar = app_bindings()
 
     def __init__(
         self,
@@ -55,15 +47,25 @@ class EditApp(App[int]):
         *,
         theme: str = "llm-edit-dark",
         enter_sends: bool = True,
+        ascii: bool = False,
+        keys: Mapping[str, str] | None = None,
         logs: Sequence[Path] = (),
         memory: Callable[[], int] = resident_memory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`make_assistant` is given the signal for changed jobs; `logs` are shown as they grow."""
+        """`make_assistant` is given the signal for changed jobs; `logs` are shown as they grow.
+
+        ascii  plots and frames without braille and lines
+        keys   by action (see tui/keys.py), where they are not the default ones
+        """
         super().__init__()
         for each in THEMES:
             self.register_theme(each)
         self.theme = theme
+        self.ascii = ascii
+        self.set_class(ascii, "-ascii")
+        self.my_keys = dict(keys or {})
+        self.set_keymap(self.my_keys)
         self.feed = Feed()
         self.assistant = make_assistant(self._changed)
         self.commands = ScreenFront(self, self.assistant)
@@ -188,7 +190,8 @@ class EditApp(App[int]):
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(self.commands.sheet()))
+            here = help_for(self.focused, self.screen)
+            self.push_screen(HelpScreen(self.commands.sheet(), here, self.my_keys))
 
     def idle_keys(self) -> frozenset[str]:
         """Actions that would do nothing now; the key bar greys them."""
@@ -197,38 +200,7 @@ class EditApp(App[int]):
             "stop": any(job.kind in jobs.STOPPABLE for job in self.feed.active),
             "app.fix": any(turn.answer for turn in snapshot.turns),
             "app.undo": bool(snapshot.active),
+            "details": bool(self.chat.edit and self.chat.edit.metrics),
+            "search_history": bool(self.chat.composer.history),
         }
         return frozenset(action for action, yes in possible.items() if not yes)
-
-
-def run(options: Options) -> NoReturn:
-    """The application on a terminal; ends the process with its exit code.
-
-    It does not return: an interpreter with torch in it takes most of a second to be taken down,
-    and crashes when the engine's thread is still computing. What is recorded is safe, since the
-    store commits as it goes. Raises BadSetting, UnknownName before the screen is taken.
-    """
-    from .assistant import Assistant
-
-    chosen, _ = settings.load()
-    known = {*BUILTIN_THEMES, *(theme.name for theme in THEMES)}
-    if chosen.theme not in known:
-        raise UnknownName("theme", chosen.theme, known)
-    sys.setswitchinterval(SWITCH)
-    folder = options.home / "logs"
-    with descriptor_guard(folder / "terminal.log") as stray:
-        logs = (stray, folder / "llm-edit.log")
-        app = EditApp(
-            lambda signal: Assistant(options, signal),
-            theme=chosen.theme,
-            enter_sends=chosen.enter == "send",
-            logs=logs,
-        )
-        app.run()
-        app.assistant.close(timeout=PATIENCE)
-    if app.farewell or app.return_code:
-        sys.stderr.write(f"{app.farewell or f'llm-edit: unexpected error; see {stray}'}\n")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    logging.shutdown()
-    os._exit(app.return_code or 0)

@@ -205,8 +205,8 @@ class Assistant:
         """All sessions, last used first."""
         return self.archive.sessions()
 
-    def input_history(self, limit: int = 1000) -> Job[list[str]]:
-        """What was typed before, newest first, in all sessions."""
+    def input_history(self, limit: int = 100_000) -> Job[list[str]]:
+        """What was typed before, newest first, in all sessions; each text once."""
         return self._submit("history", lambda: self._conversation.input_history(limit))
 
     # -- state -------------------------------------------------------------------------------

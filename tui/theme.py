@@ -81,4 +81,40 @@ CONTRAST = Theme(
     },
 )
 
-THEMES = (DARK, LIGHT, CONTRAST)
+# The sixteen colours of the terminal itself, whatever they are there.
+ANSI = Theme(
+    name="llm-edit-ansi",
+    ansi=True,
+    primary="ansi_blue",
+    secondary="ansi_default",
+    accent="ansi_cyan",
+    success="ansi_green",
+    warning="ansi_yellow",
+    error="ansi_red",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    dark=True,
+    variables={
+        "border": "ansi_default",
+        "border-blurred": "ansi_default",
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
+        "block-cursor-foreground": "ansi_black",
+        "block-cursor-background": "ansi_white",
+        "input-cursor-background": "ansi_white",
+        "input-cursor-foreground": "ansi_black",
+        "input-cursor-text-style": "reverse",
+        "input-selection-background": "ansi_blue",
+        "input-selection-foreground": "ansi_white",
+        "screen-selection-background": "ansi_blue",
+        "screen-selection-foreground": "ansi_white",
+        "scrollbar": "ansi_default",
+        "scrollbar-background": "ansi_default",
+        "scrollbar-corner-color": "ansi_default",
+    },
+)
+
+THEMES = (DARK, LIGHT, CONTRAST, ANSI)

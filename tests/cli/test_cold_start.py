@@ -36,6 +36,7 @@ print(json.dumps([code, heavy]), file=out)
         ["models", "info", "gpt-j"],
         ["config", "show"],
         ["config", "path"],
+        ["config", "keys"],
         ["config", "validate"],
         ["sessions", "list"],
         ["sessions", "--help"],

@@ -40,6 +40,30 @@ def test_config_says_where_a_setting_comes_from(run: Run) -> None:
     assert str(home / "config.toml") in run("config", "validate").out
 
 
+def test_keys_and_theme_of_the_configuration_are_checked(run: Run) -> None:
+    home = Path(os.environ["LLM_EDIT_HOME"])
+    home.mkdir(parents=True)
+    file = home / "config.toml"
+    file.write_text('theme = "light"\nenter = "newline"\n[keys]\nfix = "F9"\n')
+    assert run("config", "validate").code == 0
+    found = {key["id"]: key["keys"] for key in run("config", "keys", "--json").json["keys"]}
+    assert found["fix"] == "f9"
+    assert found["undo"] == "f3"
+    assert "F9" in run("config", "keys").out
+    assert run("config", "show", "--json").json["settings"]["keys"] == {"fix": "f9"}
+    for wrong, said in (
+        ('[keys]\nfixx = "f9"', "[keys] has no action 'fixx'. Did you mean 'fix'?"),
+        ('[keys]\nfix = "f3"', "[keys] fix: 'f3' is the key of 'undo'."),
+        ('theme = "neon"', "there is no theme 'neon'."),
+        ('keys = "f9"', "[keys] must be a table of actions"),
+    ):
+        file.write_text(wrong)
+        ran = run("config", "validate")
+        assert ran.code == 2
+        assert said in ran.err
+        assert str(file) in ran.err
+
+
 def test_the_configured_model_is_used(run: Run, model: Path) -> None:
     home = Path(os.environ["LLM_EDIT_HOME"])
     home.mkdir(parents=True)

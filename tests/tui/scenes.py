@@ -17,7 +17,10 @@ QUESTION = "What is the capital of Australia?"
 LONG = "Where is the Space Needle?"
 
 
-def make_app(theme: str = "llm-edit-dark", enter_sends: bool = True, **script: object) -> EditApp:
+def make_app(
+    theme: str = "llm-edit-dark", enter_sends: bool = True, *, ascii: bool = False,
+    keys: dict[str, str] | None = None, **script: object,
+) -> EditApp:  # fmt: skip
     """The application on a scripted assistant, with frozen memory and a scripted clock."""
     clock = Clock()
     made: list[ScriptedAssistant] = []
@@ -27,8 +30,9 @@ def make_app(theme: str = "llm-edit-dark", enter_sends: bool = True, **script: o
         return made[0]
 
     app = EditApp(
-        make, theme=theme, enter_sends=enter_sends, memory=lambda: MEMORY, clock=clock.monotonic
-    )
+        make, theme=theme, enter_sends=enter_sends, ascii=ascii, keys=keys,
+        memory=lambda: MEMORY, clock=clock.monotonic,
+    )  # fmt: skip
     app.animation_level = "none"
     app.clock = clock  # type: ignore[attr-defined]
     return app

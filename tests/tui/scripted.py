@@ -49,6 +49,30 @@ DEFAULT_ANSWER = "I would need to think about that for a little longer."
 STEPS = 20
 
 
+def rephrased(turn, target: str, hits: int) -> list[dict[str, object]]:
+    """Four wordings; the first `hits` of them give the target after the edit."""
+    wordings = ("{}", "Please tell me: {}", "{} Answer briefly.", "One question: {}")
+    return [
+        {
+            "prompt": wording.format(turn.question), "before": turn.answer,
+            "after": target if i < hits else turn.answer, "hit": i < hits,
+        }
+        for i, wording in enumerate(wordings)
+    ]  # fmt: skip
+
+
+def neighbours(kept: int) -> list[dict[str, object]]:
+    """Ten questions about other countries; the first `kept` are answered as before."""
+    names = ("France", "Japan", "Kenya", "Peru", "Norway", "Chad", "Cuba", "Iran", "Laos", "Oman")
+    return [
+        {
+            "prompt": f"What is the capital of {name}?", "before": f"{name} City",
+            "after": f"{name} City" if i < kept else "Canberra", "kept": i < kept,
+        }
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+
+
 class Clock:
     """Seconds that pass only when the script says so."""
 
@@ -354,8 +378,14 @@ class ScriptedAssistant:
             detail={"answer_before": turn.answer, "target": target,
                     "answer_after": target if good else turn.answer},
         )  # fmt: skip
-        yield Metric(name="rephrased", before=0, after=0.75 if good else 0.0, n=4)
-        yield Metric(name="neighbours", before=1, after=1.0 if good else 0.8, n=10)
+        yield Metric(
+            name="rephrased", before=0, after=0.75 if good else 0.0, n=4,
+            detail={"rows": rephrased(turn, target, 3 if good else 0)},
+        )  # fmt: skip
+        yield Metric(
+            name="neighbours", before=1, after=1.0 if good else 0.8, n=10,
+            detail={"rows": neighbours(10 if good else 8)},
+        )  # fmt: skip
         yield Metric(name="fluency", before=12.1, after=12.3, n=1)
         detail = {"model.layers.6.mlp.down_proj": 0.0084}
         yield Metric(name="weight", before=0, after=0.0084, n=1, detail=detail)

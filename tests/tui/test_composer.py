@@ -154,7 +154,7 @@ async def test_fix_without_a_subject_asks_for_it(opened: Opened) -> None:
 async def test_help_lists_every_command(opened: Opened) -> None:
     from tui.commands import REGISTRY
 
-    async with opened((120, 60)) as pilot:
+    async with opened((120, 90)) as pilot:
         await pilot.press("f1")
         await pilot.pause()
         assert isinstance(pilot.app.screen, HelpScreen)

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 
+from engine.errors import LLMEditError
+
+from ..external import edited_outside
 from ..views import Snapshot, TurnView
+from ..widgets.bound import bindings
 from ..widgets.composer import Completer, Composer
+from ..widgets.history_search import HistorySearch
 from ..widgets.key_bar import KeyBar
 from ..widgets.status_bar import StatusBar
 from ..widgets.transcript import Transcript
@@ -27,15 +31,7 @@ ADVICE = "llm-edit chat --plain works in any size."
 class ChatScreen(PanesScreen):
     """What a person writes, below what was said and what is being changed."""
 
-    BINDINGS: ClassVar = [
-        Binding("escape", "stop", "Stop", id="stop"),
-        Binding("f2", "app.fix", "Fix", id="fix"),
-        Binding("f3", "app.undo", "Undo", id="undo"),
-        Binding("shift+f3,f15", "app.redo", "Redo", id="redo"),
-        Binding("f6", "next_pane", "Panes", id="panes", priority=True),
-        Binding("ctrl+end", "jump_end", "End", id="end", priority=True),
-        Binding("f1,question_mark", "app.help", "Help", id="help"),
-    ]
+    BINDINGS: ClassVar = bindings("anywhere")
 
     def __init__(
         self, complete: Completer, memory: Callable[[], int], enter_sends: bool = True
@@ -85,11 +81,30 @@ class ChatScreen(PanesScreen):
             self.pane = "chat"
         self.composer.editor.focus()
 
+    def action_search_history(self) -> None:
+        """Choose from everything that was written; it goes into the editor."""
+        self.app.push_screen(HistorySearch(self.composer.history), self._found)
+
+    def _found(self, text: str | None) -> None:
+        if text is not None:
+            self.composer.set_text(text)
+        self.composer.editor.focus()
+
     # -- messages of the widgets -------------------------------------------------------------
 
     def on_composer_sent(self, message: Composer.Sent) -> None:
         message.stop()
         self.front.send(message.text)
+
+    def on_editor_outside(self) -> None:
+        """Write on in $EDITOR; what was saved there is in the composer then, and not sent."""
+        try:
+            text = edited_outside(self.app, self.composer.editor.text)
+        except LLMEditError as error:
+            self.front.say(str(error), "bad")
+            return
+        self.composer.set_text(text)
+        self.composer.editor.focus()
 
     def on_transcript_acted(self, message: Transcript.Acted) -> None:
         message.stop()
@@ -104,3 +119,5 @@ class ChatScreen(PanesScreen):
             self.front.corrections.open(turn=turn)
         elif action == "retry":
             self.front.retry(turn)
+        elif action == "explain":
+            self.front.commands.run_line("/why")

@@ -18,9 +18,11 @@ from engine.events import Event
 
 from ..edit_state import EditState
 from ..views import Snapshot
+from ..widgets.check_details import CheckDetails
 from ..widgets.edit_pane import EditPane
 from ..widgets.edit_strip import EditStrip
 from ..widgets.log_pane import LogPane
+from ..widgets.metric_cards import MetricCards
 from ..widgets.transcript import Transcript
 
 
@@ -110,10 +112,25 @@ class PanesScreen(Screen[None]):
         self.query_one("#side", ContentSwitcher).current = shown
 
     def action_next_pane(self) -> None:
-        """Wide: edit and log in turn. Narrow: chat, edit, log, each over the whole width."""
-        order = ("chat", "log") if self.has_class("-wide") else ("chat", "edit", "log")
+        """Wide: the log beside the chat, then the edit over the whole width. Else: each in turn
+        over the whole width."""
+        order = ("chat", "log", "edit") if self.has_class("-wide") else ("chat", "edit", "log")
         place = order.index(self.pane) if self.pane in order else 0
         self.pane = order[(place + 1) % len(order)]
 
     def action_jump_end(self) -> None:
         self.transcript.action_jump_end()
+
+    def action_details(self) -> None:
+        """The checks of the edit that the panes show, from the first that was made on."""
+        self._details("")
+
+    def on_metric_cards_opened(self, message: MetricCards.Opened) -> None:
+        message.stop()
+        self._details(message.name)
+
+    def _details(self, name: str) -> None:
+        if self.edit is None or not self.edit.metrics:
+            self.notify("No checks were made yet: they come with a correction.")
+            return
+        self.app.push_screen(CheckDetails(self.edit.title, self.edit.metrics, name))

@@ -9,13 +9,13 @@ from rich.text import Text
 from textual import events
 from textual.actions import SkipAction
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
 
 from ..commands import Suggestion
+from .bound import bindings
 
 Completer = Callable[[str], Sequence[Suggestion]]
 
@@ -23,9 +23,7 @@ Completer = Callable[[str], Sequence[Suggestion]]
 class Editor(TextArea):
     """A text area in which Enter sends. The popup's keys come first while it is open."""
 
-    BINDINGS: ClassVar = [
-        Binding("ctrl+j,alt+enter,shift+enter", "newline", "Newline", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar = bindings("writing")
 
     class Pressed(Message):
         """A key with a meaning for the composer."""
@@ -33,6 +31,9 @@ class Editor(TextArea):
         def __init__(self, key: str) -> None:
             super().__init__()
             self.key = key
+
+    class Outside(Message):
+        """The text is to be written in another editor."""
 
     def __init__(self, enter_sends: bool, *, id: str) -> None:
         super().__init__(
@@ -45,6 +46,10 @@ class Editor(TextArea):
             placeholder="Ask something, or / for commands",
         )
         self._enter_sends = enter_sends
+        self._chord = False  # Ctrl+X was pressed: Ctrl+E after it opens the editor
+
+    def action_compose(self) -> None:
+        self.post_message(self.Outside())
 
     def action_newline(self) -> None:
         """A new line; where Enter makes those, the other keys send."""
@@ -59,7 +64,22 @@ class Editor(TextArea):
             raise SkipAction
         super().action_copy()
 
+    def action_cut(self) -> None:
+        """Without a selection, Ctrl+X begins Ctrl+X Ctrl+E."""
+        if self.selection.is_empty:
+            self._chord = True
+        else:
+            super().action_cut()
+
+    def action_cursor_line_end(self, select: bool = False) -> None:
+        if self._chord:
+            self._chord = False
+            self.action_compose()
+        else:
+            super().action_cursor_line_end(select)
+
     async def _on_key(self, event: events.Key) -> None:
+        self._chord = self._chord and event.key == "ctrl+e"
         row, _ = self.cursor_location
         outward = (event.key == "up" and row == 0) or (
             event.key == "down" and row == self.document.line_count - 1
@@ -77,13 +97,8 @@ class Editor(TextArea):
 class Composer(Vertical):
     """The editor, and above it the completions of a command that is being written."""
 
-    HELP = """
-## Writing
-
-- **Enter** send, **Ctrl+J** or **Alt+Enter** new line
-- **↑ ↓** what was written before, beginning with the text before the cursor
-- **/** commands, **Tab** completes
-"""
+    HELP = "Ask a question, or begin a command with a slash."
+    PLACE = "writing"
 
     class Sent(Message):
         """A line was sent: a question, or a command that begins with `/`."""

@@ -12,14 +12,15 @@ from textual.containers import Vertical
 from ..edit_state import METRICS, VERDICTS, EditState
 from ..texts import clip
 from .line import Line
-from .line_plot import MARKS, decimate, number
+from .line_plot import MARKS, decimate, number, plain
 from .metric_cards import SHORT, card
 from .progress_line import ProgressLine
 
 BARS = "▁▂▃▄▅▆▇█"
+PLAIN_BARS = "_.-~=+*#"
 
 
-def spark(values: list[float], width: int, log: bool = False) -> str:
+def spark(values: list[float], width: int, log: bool = False, bars: str = BARS) -> str:
     """The values as a row of bars of `width` cells at most."""
     points = [math.log10(v) if log and v > 0 else v for v in decimate(values, width)]
     finite = [p for p in points if math.isfinite(p)]
@@ -27,7 +28,7 @@ def spark(values: list[float], width: int, log: bool = False) -> str:
         return ""
     low, span = min(finite), (max(finite) - min(finite)) or 1.0
     return "".join(
-        BARS[round((p - low) / span * (len(BARS) - 1))] if math.isfinite(p) else " " for p in points
+        bars[round((p - low) / span * (len(bars) - 1))] if math.isfinite(p) else " " for p in points
     )
 
 
@@ -65,7 +66,8 @@ class EditStrip(Vertical):
         if not state.steps:
             return line.append("–", "dim")
         first, last = state.steps[0], state.steps[-1]
-        bars = spark([s.loss for s in state.steps], min(24, width // 4), log=True)
+        signs = PLAIN_BARS if plain(self) else BARS
+        bars = spark([s.loss for s in state.steps], min(24, width // 4), log=True, bars=signs)
         line.append(bars, self.get_component_rich_style("edit-strip--bars", partial=True))
         line.append(f" {number(first.loss)} → {number(last.loss)}")
         line.append(f"   {MARKS[0]} {clip(state.target, 12)} {last.p_new:.2f}", "bold")

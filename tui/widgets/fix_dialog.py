@@ -68,13 +68,9 @@ def marked(question: str, subject: str) -> Text:
 class FixDialog(ModalScreen["Fix | None"]):
     """Ends with a Fix, or with None when it was cancelled."""
 
-    HELP = """
-## Correct an answer
-
-Write the answer that the model should give: short, as it should be said. *About* is the part of
-the question that the fact is about; **↑ ↓** in it go through the suggestions.
-**Enter** applies, **Esc** leaves everything as it is.
-"""
+    HELP = """Write the answer that the model should give: short, as it should be said. About
+    is the part of the question that the fact is about; ↑ and ↓ in it go through the suggestions.
+    Enter applies, Esc leaves everything as it is."""
     BINDINGS: ClassVar = [
         Binding("escape", "leave", "Cancel"),
         Binding("f1", "app.help", "Help", show=False),

@@ -1,8 +1,8 @@
-"""The key sheet and the commands, from the bindings and the one registry."""
+"""What helps here, the key sheet and the commands, from the bindings and the one registry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.table import Table
@@ -10,48 +10,25 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
 from textual.widgets import Static
 
-KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    (
-        "Writing",
-        (
-            ("Enter", "send"),
-            ("Ctrl+J, Alt+Enter", "new line"),
-            ("↑ ↓", "earlier lines, by their beginning"),
-            ("/  Tab", "commands and their completion"),
-        ),
-    ),
-    (
-        "Correcting",
-        (
-            ("F2", "correct the last answer"),
-            ("F3", "undo the last edit, exactly"),
-            ("Shift+F3", "redo it"),
-            ("F6", "next pane: edit, log"),
-        ),
-    ),
-    (
-        "Conversation (Tab goes there)",
-        (
-            ("↑ ↓", "choose a message"),
-            ("f  c  r", "correct, copy, ask again"),
-            ("m", "load earlier messages"),
-            ("Ctrl+End", "to the end, follow again"),
-        ),
-    ),
-    (
-        "Anywhere",
-        (
-            ("Esc", "stop the work, close, go back: in this order"),
-            ("Ctrl+C", "copy a selection, or stop; twice when idle: quit"),
-            ("Ctrl+P", "all commands"),
-            ("F1, ?", "this sheet"),
-            ("Ctrl+Q", "quit"),
-        ),
-    ),
-)
+from ..keys import PLACES, sheet
+
+Here = tuple[str, str]  # what helps, and the place whose keys come first ("" for none)
+
+
+def help_for(focused: Widget | None, screen: Screen[object]) -> Here:
+    """The help of the focused widget, or of the nearest thing around it that has one.
+
+    `HELP` is a text, `PLACE` a place of tui/keys.py.
+    """
+    for node in focused.ancestors_with_self if focused else [screen]:
+        text = getattr(node, "HELP", None)
+        if text:
+            return " ".join(text.split()), getattr(node, "PLACE", "")
+    return "", ""
 
 
 class HelpScreen(ModalScreen[None]):
@@ -63,14 +40,26 @@ class HelpScreen(ModalScreen[None]):
         Binding("up,k", "scroll(-1)", "Up", show=False),
     ]
 
-    def __init__(self, commands: Sequence[tuple[str, str]]) -> None:
-        """`commands`: how each is written, and what it does."""
+    def __init__(
+        self,
+        commands: Sequence[tuple[str, str]],
+        here: Here = ("", ""),
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
+        """`commands`: how each is written, and what it does. `keys`: those a person chose."""
         super().__init__()
         self._commands = commands
+        self._here = here
+        self._keys = keys or {}
 
     def compose(self) -> ComposeResult:
         with Vertical(id="help"), VerticalScroll(id="help-body"):
-            for title, rows in KEYS:
+            text, place = self._here
+            if text:
+                yield Static("Here", classes="help-title", markup=False)
+                yield Static(text, markup=False, id="help-here")
+            order = sorted(PLACES, key=lambda name: name != place)
+            for title, rows in sheet(self._keys, order):
                 yield Static(title, classes="help-title", markup=False)
                 yield Static(_table(rows))
             yield Static("Commands", classes="help-title", markup=False)

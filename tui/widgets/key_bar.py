@@ -9,24 +9,17 @@ from rich.text import Text
 from textual import events
 from textual.widget import Widget
 
-KEYS = (
-    ("Esc", "stop", "stop"),
-    ("F2", "fix", "app.fix"),
-    ("F3", "undo", "app.undo"),
-    ("F6", "panes", "next_pane"),
-    ("^P", "commands", "app.command_palette"),
-    ("F1", "help", "app.help"),
-    ("^Q", "quit", "app.quit"),
-)
-MESSAGE_KEYS = (
-    ("↑↓", "choose", ""),
-    ("f", "fix", ""),
-    ("c", "copy", ""),
-    ("r", "retry", ""),
-    ("m", "more", ""),
-    ("^End", "end", "jump_end"),
-    ("Esc", "write", "stop"),
-)
+from ..keys import BY_ID, keys_of, short
+
+# (id of the action, word); "" stands for a key that cannot be changed
+BAR = (
+    ("stop", "stop"), ("fix", "fix"), ("undo", "undo"), ("panes", "panes"),
+    ("palette", "commands"), ("help", "help"), ("quit", "quit"), ("search", "search"),
+)  # fmt: skip
+MESSAGE_BAR = (
+    ("message.fix", "fix"), ("message.copy", "copy"), ("message.retry", "retry"),
+    ("message.explain", "explain"), ("message.more", "more"), ("end", "end"), ("stop", "write"),
+)  # fmt: skip
 
 
 class KeyBar(Widget):
@@ -50,8 +43,11 @@ class KeyBar(Widget):
         on_message, off = self._shown
         line = Text(no_wrap=True, overflow="crop")
         self._places = []
-        for key, label, action in MESSAGE_KEYS if on_message else KEYS:
+        mine: dict[str, str] = getattr(self.app, "my_keys", {})
+        for name, label in MESSAGE_BAR if on_message else BAR:
+            action = BY_ID[name].action
             idle = action in off
+            key = short(keys_of(BY_ID[name], mine))
             line.append(key, self._style("off" if idle else "key"))
             line.append(f" {label}", self._style("off" if idle else "label"))
             self._places.append((line.cell_len, action))
@@ -61,7 +57,7 @@ class KeyBar(Widget):
     async def on_click(self, event: events.Click) -> None:
         place = event.get_content_offset(self)
         action = next((a for end, a in self._places if place and place.x < end), "")
-        if action:
+        if action and "(" not in action:
             await self.run_action(action if "." in action else f"screen.{action}")
 
     def _style(self, part: str) -> Style:

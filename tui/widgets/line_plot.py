@@ -17,8 +17,11 @@ from rich.text import Text
 from textual.widget import Widget
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # [row][column] of a braille cell
+UPPER = 0x01 | 0x08 | 0x02 | 0x10  # the dots of a cell's upper half
 MARKS = ("●", "○", "△")
 BOTH = "◉"  # two last points in one cell
+PLAIN_MARKS = ("*", "o", "^")  # where there are no other signs than ASCII
+PLAIN_BOTH = "@"
 DASHES = ((1, 0), (3, 2), (1, 2))  # dots drawn, dots left out
 AXIS = 6  # cells left of the canvas: a number and the axis
 
@@ -93,8 +96,9 @@ def _step(span: float) -> float:
 class Canvas:
     """Dots on `width` x `height` cells; each cell remembers which series drew in it last."""
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, ascii: bool = False) -> None:
         self.width, self.height = width, height
+        self.ascii = ascii
         self.bits = [[0] * width for _ in range(height)]
         self.owner = [[-1] * width for _ in range(height)]
         self.marks: dict[tuple[int, int], str] = {}
@@ -118,7 +122,8 @@ class Canvas:
 
     def mark(self, x: int, y: int, owner: int) -> None:
         cell = (min(y // 4, self.height - 1), min(x // 2, self.width - 1))
-        self.marks[cell] = BOTH if cell in self.marks else MARKS[owner % len(MARKS)]
+        marks, both = (PLAIN_MARKS, PLAIN_BOTH) if self.ascii else (MARKS, BOTH)
+        self.marks[cell] = both if cell in self.marks else marks[owner % len(marks)]
         self.owner[cell[0]][cell[1]] = owner
 
     def char(self, row: int, column: int) -> str:
@@ -126,7 +131,15 @@ class Canvas:
         if mark:
             return mark
         bits = self.bits[row][column]
+        if self.ascii:
+            upper, lower = bool(bits & UPPER), bool(bits & ~UPPER)
+            return " '.:"[upper + 2 * lower]
         return chr(0x2800 + bits) if bits else " "
+
+
+def plain(widget: Widget) -> bool:
+    """Whether only ASCII characters may be drawn with."""
+    return bool(getattr(widget.app, "ascii", False))
 
 
 def number(value: float) -> str:
@@ -205,7 +218,7 @@ class LinePlot(Widget):
     def _plot(self, width: int, height: int) -> list[Text]:
         labels = max((len(s.label) for s in self.series), default=0)
         margin = min(labels, width // 3) + 1 if labels else 0
-        canvas = Canvas(width - AXIS - margin, height)
+        canvas = Canvas(width - AXIS - margin, height, plain(self))
         low, high = self._ends()
         rows = []  # the last points: dots below the top, series
         for owner, series in enumerate(self.series):
@@ -245,7 +258,8 @@ class LinePlot(Widget):
     ) -> Text:
         text = Text(no_wrap=True)
         text.append(f"{self._tick(row, canvas.height, low, high):>{AXIS - 1}}", self._style(-1))
-        text.append("┤" if row in (0, canvas.height - 1) else "│", self._style(-1))
+        axis = "||" if canvas.ascii else "│┤"
+        text.append(axis[row in (0, canvas.height - 1)], self._style(-1))
         for column in range(canvas.width):
             text.append(canvas.char(row, column), self._style(canvas.owner[row][column]))
         if row in ends:

@@ -9,12 +9,15 @@ from typing import ClassVar
 
 from rich.style import Style
 from rich.text import Text
+from textual import events
+from textual.message import Message
 from textual.widget import Widget
 
 from engine.events import Metric
 
 from ..edit_state import METRICS, layer_of
 from ..texts import clip
+from .bound import bindings
 
 FEW = 5  # with fewer samples a percentage would claim too much
 TITLES = {
@@ -110,8 +113,19 @@ def _weight(title: str, metric: Metric) -> Card:
     return Card(title, "muted", f"{amount} at layer {layers}" if layers else amount, amount)
 
 
-class MetricCards(Widget):
-    """The five measurements, one row each."""
+class MetricCards(Widget, can_focus=True):
+    """The measurements, one row each; one is chosen while they have the focus."""
+
+    HELP = "What was measured before and after the edit. Enter shows the single answers."
+    PLACE = "checks"
+    BINDINGS: ClassVar = bindings("checks")
+
+    class Opened(Message):
+        """The chosen measurement is to be shown in full."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
 
     COMPONENT_CLASSES: ClassVar = {
         "metric-cards--title",
@@ -127,6 +141,20 @@ class MetricCards(Widget):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.cards = [card(name, None) for name in METRICS]
+        self.cursor = 0
+
+    def action_cursor(self, step: int) -> None:
+        self.cursor = min(max(self.cursor + step, 0), len(self.cards) - 1)
+        self.refresh()
+
+    def action_open(self) -> None:
+        self.post_message(self.Opened(METRICS[self.cursor]))
+
+    def on_click(self, event: events.Click) -> None:
+        place = event.get_content_offset(self)
+        if place is not None and place.y < len(self.cards):
+            self.cursor = place.y
+            self.action_open()
 
     def show(self, metrics: Mapping[str, Metric]) -> None:
         """Show these measurements; those that are missing stay blank."""
@@ -137,6 +165,8 @@ class MetricCards(Widget):
 
     def render(self) -> Text:
         rows = [self._row(each, self.size.width) for each in self.cards]
+        if self.has_focus:
+            rows[self.cursor].stylize("reverse")
         return Text("\n", no_wrap=True, overflow="ellipsis").join(rows)
 
     def _row(self, each: Card, width: int) -> Text:

@@ -33,9 +33,10 @@ class ProgressLine(Widget):
     def render(self) -> Text:
         room = max(6, self.size.width - cell_len(self.text) - 2)
         halves = round(min(1.0, max(0.0, self.share)) * room * 2)
-        full = "━" * (halves // 2) + ("╸" if halves % 2 else "")
+        whole, half, rest = "=>-" if getattr(self.app, "ascii", False) else "━╸─"
+        full = whole * (halves // 2) + (half if halves % 2 else "")
         line = Text(no_wrap=True, overflow="crop")
         line.append(full, self.get_component_rich_style("progress-line--done"))
-        line.append("─" * (room - len(full)), self.get_component_rich_style("progress-line--rest"))
+        line.append(rest * (room - len(full)), self.get_component_rich_style("progress-line--rest"))
         line.append(f"  {self.text}", self.get_component_rich_style("progress-line--text"))
         return line

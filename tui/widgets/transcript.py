@@ -12,13 +12,14 @@ from typing import ClassVar
 
 from rich.console import RenderableType
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import Static
 
+from ..keys import BY_ID, keys_of, short
 from ..texts import clip
 from ..views import EditView, TurnView
+from .bound import bindings
 from .message import Entry, MessageView
 
 WINDOW = 20  # messages mounted at first
@@ -28,11 +29,11 @@ Ask the model something, for example:
 
     What is the capital of Australia?
 
-When an answer is wrong, press F2, write the right one, and the model learns it in a few \
-seconds. What that changed, and what it did not, is measured and shown. F3 takes it back, \
+When an answer is wrong, press {fix}, write the right one, and the model learns it in a few \
+seconds. What that changed, and what it did not, is measured and shown. {undo} takes it back, \
 exactly.
 
-    /  commands      F1  all keys      ^Q  quit"""
+    /  commands      {help}  all keys      {quit}  quit"""
 
 
 @dataclass
@@ -62,23 +63,9 @@ class Note:
 class Transcript(VerticalScroll):
     """Messages, with one selected while the transcript has the focus."""
 
-    HELP = """
-## Conversation
-
-- **↑ ↓** choose a message, **Ctrl+End** jump to the end and follow
-- **f** correct the chosen answer, **c** copy it, **r** ask again
-- **Esc** back to writing
-"""
-    BINDINGS: ClassVar = [
-        Binding("up,k", "cursor(-1)", "Previous", show=False),
-        Binding("down,j", "cursor(1)", "Next", show=False),
-        Binding("home", "first", "First", show=False),
-        Binding("end", "jump_end", "End", show=False),
-        Binding("f", "act('fix')", "Fix this"),
-        Binding("c", "act('copy')", "Copy"),
-        Binding("r", "act('retry')", "Retry"),
-        Binding("m", "load_more", "Load more", show=False),
-    ]
+    HELP = "The conversation. The chosen message is marked; these keys act on it."
+    PLACE = "conversation"
+    BINDINGS: ClassVar = bindings("conversation")
 
     class Acted(Message):
         """A key was pressed on a message. `turn` is None for one that belongs to no turn."""
@@ -100,7 +87,11 @@ class Transcript(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         yield Static("", id="load-more", markup=False)
-        yield Static(WELCOME, id="welcome", markup=False)
+        mine: dict[str, str] = getattr(self.app, "my_keys", {})
+        names = {
+            each: short(keys_of(BY_ID[each], mine)) for each in ("fix", "undo", "help", "quit")
+        }
+        yield Static(WELCOME.format(**names), id="welcome", markup=False)
 
     def on_mount(self) -> None:
         self.border_title = "Chat"
