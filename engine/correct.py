@@ -25,7 +25,7 @@ from .errors import BadRequest, UnsupportedModel
 from .evaluate.metrics import scores
 from .evaluate.normalise import begins_with, equals
 from .evaluate.probes import Probes
-from .events import EditApplied, EditPlanned, Event, Loading, Metric
+from .events import EditApplied, EditPlanned, Event, Loading, Metric, Note
 from .ledger import Ledger
 from .methods import MethodInfo
 from .requests import Request
@@ -80,6 +80,9 @@ def correct(
 ) -> Generator[Event, None, Outcome]:
     """Edit one fact into the model on top of the ledger's edits, and judge it.
 
+    An earlier edit of the same question is superseded: the new one is computed as if it were
+    not there, and it does not act while the new one stands.
+
     overrides  hyper-parameters that replace the resolved ones, as texts
     probes     ask rephrasings, neighbours and held-out text too
     Yields Loading, EditPlanned, EditStep, Note, Metric and EditApplied. The edit is in the
@@ -99,10 +102,16 @@ def correct(
         asked = Probes.build(lm, request) if probes else None
         probed = (yield from asked.ask(lm)) if asked else None
         clock.lap("probes")
+    rivals = ledger.rivals(request)
+    old = tuple(rival.id for rival in rivals)
+    for rival in rivals:
+        yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
+    with lm.active(ledger.patches(without=old)):
         edit = yield from _named(info.run()(lm, [request], hp), edit_id or new_id())
         clock.lap("edit")
-    edit = dataclasses.replace(edit, provenance=_provenance(lm, edit, sources, seed))
-    with lm.active((*ledger.patches(), *edit.patches)):
+    provenance = _provenance(lm, edit, sources, seed)
+    edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
+    with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = _ask(lm, prompt, request)
         reprobed = (yield from asked.ask(lm)) if asked else None
     clock.lap("probes")

@@ -28,6 +28,7 @@ class Edit:
     hparams     every hyper-parameter used; `sources` says where each came from
     provenance  model fingerprint, seed, dtype, library versions
     numbers     what the method measured on the way (denominator, norms, losses ...)
+    supersedes  ids of the edits of the same question that do not act while this one stands
     """
 
     method: str
@@ -36,6 +37,7 @@ class Edit:
     hparams: JsonDict
     provenance: JsonDict = field(default_factory=dict)
     numbers: JsonDict = field(default_factory=dict)
+    supersedes: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: new_id())
 
     def save(self) -> tuple[JsonDict, bytes]:
@@ -53,6 +55,7 @@ class Edit:
             "hparams": self.hparams,
             "provenance": self.provenance,
             "numbers": self.numbers,
+            "supersedes": list(self.supersedes),
         }
         return described, save_tensors(tensors)
 
@@ -70,9 +73,11 @@ class Edit:
             prefix = f"{i}."
             own = {k[len(prefix) :]: v for k, v in found.items() if k.startswith(prefix)}
             patches.append(KINDS[entry["kind"]].from_tensors(entry["site"], own))
+        described = {"supersedes": (), **described}  # absent from what earlier versions wrote
         values = {f.name: described[f.name] for f in dataclasses.fields(cls)}
         values["requests"] = tuple(Request.from_json(r) for r in described["requests"])
         values["patches"] = tuple(patches)
+        values["supersedes"] = tuple(described["supersedes"])
         return cls(**values)
 
 

@@ -2,12 +2,17 @@
 
 The base weights never change, so the state of a model *is* this list: undo takes an edit off,
 and the logits are bit for bit those of a model that never had it.
+
+Two edits of one question would add up to an answer that nobody asked for. So the later one
+names the earlier ones it `supersedes`: they keep their place in the list, but their patches do
+not act while the later one stands. Which edits act follows from the list alone, and undo, redo
+and drop need not know of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from .errors import BadInput, UnknownName
@@ -15,10 +20,14 @@ from .errors import BadInput, UnknownName
 if TYPE_CHECKING:  # a ledger can be kept without torch
     from .edit import Edit
     from .patches import Patch
+    from .requests import Request
 
 
 class Ledger:
-    """Active edits in order, and the undone ones that `redo` can put back."""
+    """Active edits in order, and the undone ones that `redo` can put back.
+
+    Of the active edits those act that no other active one supersedes.
+    """
 
     def __init__(self, edits: Iterable[Edit] = (), undone: Iterable[Edit] = ()) -> None:
         self._active: list[Edit] = list(edits)
@@ -26,14 +35,33 @@ class Ledger:
 
     @property
     def edits(self) -> tuple[Edit, ...]:
+        """Active edits, superseded ones among them."""
         return tuple(self._active)
+
+    @property
+    def acting(self) -> tuple[Edit, ...]:
+        """The active edits whose patches act on the model."""
+        superseded = self.superseded()
+        return tuple(edit for edit in self._active if edit.id not in superseded)
 
     @property
     def undone(self) -> tuple[Edit, ...]:
         return tuple(self._undone)
 
-    def patches(self) -> tuple[Patch, ...]:
-        return tuple(patch for edit in self._active for patch in edit.patches)
+    def superseded(self) -> dict[str, str]:
+        """Per superseded edit the last active one that names it, by id."""
+        active = {edit.id for edit in self._active}
+        return {old: edit.id for edit in self._active for old in edit.supersedes if old in active}
+
+    def rivals(self, request: Request) -> tuple[Edit, ...]:
+        """The active edits of the same question and of nothing else: a new one supersedes them."""
+        key = request.key()
+        return tuple(e for e in self._active if all(r.key() == key for r in e.requests))
+
+    def patches(self, without: Collection[str] = ()) -> tuple[Patch, ...]:
+        """What acts on the model; `without` the edits with these ids."""
+        acting = (edit for edit in self.acting if edit.id not in without)
+        return tuple(patch for edit in acting for patch in edit.patches)
 
     def apply(self, edit: Edit) -> None:
         """Add an edit. What was undone before can no longer be redone."""

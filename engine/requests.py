@@ -78,6 +78,15 @@ class Request:
                 )
         return clean
 
+    def key(self) -> tuple[bool, str]:
+        """What two requests have in common that ask for an answer to the same thing.
+
+        The subject is a span of the question, and chosen by the method's need: the same question
+        with another span of it named is still the same question.
+        """
+        words = " ".join(self.prompt.casefold().split())
+        return self.chat, words.rstrip(" ?!.")
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

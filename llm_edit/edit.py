@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tui.console import printable
+from tui.wording import superseding
 
 from .common import (
     assistant_options,
@@ -180,6 +181,7 @@ def as_row(view: CorrectionView) -> dict[str, Any]:
         "steps": view.steps,
         "losses": list(view.losses),
         "versions": view.versions,
+        "supersedes": [edit.id for edit in view.superseded],
     }
 
 
@@ -199,6 +201,7 @@ def told(view: CorrectionView) -> list[str]:
         f"before: {_in_line(view.before.answer)}",
         f"after: {_in_line(view.after.answer)}",
         view.edit.verdict,
+        *filter(None, [superseding(view)]),
     ]
     if row["rephrases"]["n"]:
         lines.append("rephrasings that say it: {hit} of {n}".format(**row["rephrases"]))

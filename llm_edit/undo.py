@@ -37,11 +37,15 @@ def _move(
 ) -> int:
     from engine import paths
     from sessions.store import Store
+    from tui.timeline import edit_views
+    from tui.wording import named
 
     with Store.open(paths.home()) as store:
         session = _session(store, ref, model)
         moved = _marked(store, session, action, n, edit)
-        active = store.active_edits(session.id)
+        standing, replaced = store.active_edits(session.id), store.superseded(session.id)
+        active = [row for row in standing if row.id not in replaced]
+        views = {v.id: v for v in edit_views(store.edits(session.id), [r.id for r in standing])}
     if as_json:
         print_json(
             {
@@ -49,12 +53,15 @@ def _move(
                 "action": "drop" if edit else action,
                 "edits": [row.id for row in moved],
                 "active": [row.id for row in active],
+                "superseded": replaced,
             }
         )
         return 0
     verb = "put back" if action == "redo" else "undone"
     for row in moved:
         click.echo(f"{verb}: {fact(row)} (edit {row.id})")
+    for old, new in replaced.items():
+        click.echo(f"{named(views[old])} is superseded by #{views[new].number}")
     click.echo(f"{len(active)} active in session {session.title or session.short}")
     return 0
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .codec import clean, dumps, now
 from .database import Connection, Row
 from .errors import UnknownEdit, UnknownReference, UnknownSession
-from .fold import fold
+from .fold import fold, superseded
 from .ids import new_ulid
 from .rows import ModelRow, Session, SessionRow, model_row
 from .tree import conversation, session_tip, steps
@@ -100,6 +100,13 @@ def with_counts(db: Connection, sessions: list[Session]) -> list[SessionRow]:
         FROM walk LEFT JOIN edit ON edit.node = walk.seq
         WHERE walk.kind <> 'message' ORDER BY walk.depth DESC"""
     )
+    named = db.rows(
+        """SELECT edit.id, old.value AS old FROM edit, json_each(edit.body, '$.supersedes') AS old
+        WHERE edit.state = 'done'"""
+    )
+    names: dict[str, list[str]] = {}
+    for row in named:
+        names.setdefault(row["id"], []).append(row["old"])
     changes: dict[str, list[Row]] = {}
     for row in walked:
         changes.setdefault(row["session"], []).append(row)
@@ -112,10 +119,15 @@ def with_counts(db: Connection, sessions: list[Session]) -> list[SessionRow]:
         SessionRow(
             **vars(session),
             messages=messages.get(session.id, 0),
-            edits=len(states[session.id].active),
+            edits=_acting(states[session.id].active, names),
         )
         for session in sessions
     ]
+
+
+def _acting(active: Sequence[str], names: Mapping[str, list[str]]) -> int:
+    """How many of these edits act; `names` has those that an edit supersedes."""
+    return len(active) - len(superseded(active, names))
 
 
 def find_session(db: Connection, ref: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -61,6 +61,15 @@ def fold(steps: Iterable[Step], start: State = State()) -> State:
         elif step.kind == "carry" and step.state is not None:
             state = step.state
     return state
+
+
+def superseded(active: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Per superseded edit of `active` the last active one that supersedes it.
+
+    names: per edit the ids of those it supersedes, which do not act while it is active. What
+    is not in the result acts on the model. The engine's ledger has the same rule.
+    """
+    return {old: edit for edit in active for old in names.get(edit, ()) if old in active}
 
 
 def _with(ids: tuple[str, ...], one: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionRow(Session):
-    """A line of the list: `messages` and active `edits` at the tip."""
+    """A line of the list: `messages`, and `edits` that act, at the tip."""
 
     messages: int
     edits: int
@@ -143,6 +143,12 @@ class EditRow:
     tensors: str | None
     metrics: tuple[MetricRecord, ...]
     patches: tuple[PatchRecord, ...]
+
+    @property
+    def supersedes(self) -> tuple[str, ...]:
+        """Ids of the edits of the same question that do not act while this one is active."""
+        found = self.body.get("supersedes")  # absent from what earlier versions wrote
+        return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 @dataclass(frozen=True)

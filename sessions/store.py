@@ -12,7 +12,7 @@ from .blobs import Blobs
 from .codec import clean, dumps, now
 from .database import Connection
 from .errors import UnknownEdit, UnknownNode
-from .fold import Step
+from .fold import Step, superseded
 from .recording import Recording
 from .rows import (
     EditRow,
@@ -353,7 +353,10 @@ class Store:
         return found
 
     def active_edits(self, session_id: str, tip: str | None = None) -> list[EditRow]:
-        """The edits active at `tip` (default: the tip), in the order they apply."""
+        """The edits active at `tip` (default: the tip), in the order they apply.
+
+        Those that `superseded` names are among them: they stand, but do not act.
+        """
         state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
         return edits.by_ids(self._db, state.active)
 
@@ -361,6 +364,11 @@ class Store:
         """The edits that redo can put back at `tip`; the next one is last."""
         state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
         return edits.by_ids(self._db, state.undone)
+
+    def superseded(self, session_id: str, tip: str | None = None) -> dict[str, str]:
+        """Which of the active edits at `tip` do not act, and by which each is superseded: ids."""
+        active = self.active_edits(session_id, tip)
+        return superseded([e.id for e in active], {e.id: e.supersedes for e in active})
 
     def edit(self, ref: str) -> EditRow:
         """By id, or 4 or more characters from either end of it. Raises UnknownEdit."""

@@ -45,7 +45,8 @@ def _no_edits(snapshot: Snapshot) -> str:
 
 
 def _active_numbers(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
-    return ((str(e.number), f"{e.subject or e.question} → {e.target}") for e in snapshot.active)
+    standing = (e for e in snapshot.edits if e.state in ("applied", "superseded"))
+    return ((str(e.number), f"{e.subject or e.question} → {e.target}") for e in standing)
 
 
 def _subjects(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
@@ -81,25 +82,28 @@ def _drop(front: Front, argument: str) -> None:
     snapshot = front.assistant.snapshot()
     number = argument.removeprefix("#")
     edit = snapshot.edit(int(number)) if number.isdigit() else None
-    if edit is None or edit.state != "applied":
-        raise UnknownName("active edit", argument, (str(e.number) for e in snapshot.active))
+    if edit is None or edit.state not in ("applied", "superseded"):
+        numbers = (number for number, _ in _active_numbers(snapshot))
+        raise UnknownName("active edit", argument, numbers)
     front.run(front.assistant.drop(edit.id))
 
 
 MARKS = {
     "applied": "on", "undone": "undone", "failed": "failed", "cancelled": "stopped",
     "interrupted": "interrupted", "running": "running", "elsewhere": "other branch",
+    "superseded": "superseded",
 }  # fmt: skip
 
 
-TOOK = ("applied", "undone", "elsewhere")  # states of edits that were finished
+TOOK = ("applied", "superseded", "undone", "elsewhere")  # states of edits that were finished
 
 
 def edit_row(edit: EditView) -> tuple[str, ...]:
     """A line of `/edits`."""
     took = ("yes" if edit.success else "no") if edit.state in TOOK else ""
     fact = edit.subject or edit.question
-    return str(edit.number), MARKS[edit.state], edit.method, f"{fact} → {edit.target}", took
+    state = f"superseded by #{edit.superseded_by}" if edit.superseded_by else MARKS[edit.state]
+    return str(edit.number), state, edit.method, f"{fact} → {edit.target}", took
 
 
 EDIT_HEAD = ("#", "state", "method", "fact", "took")

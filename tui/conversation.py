@@ -252,8 +252,7 @@ class Conversation:
             seed=self.options.seed,
             memory=job.memory if job else None,
         )
-        edit = next(e for e in self.edits() if e.id == outcome.edit.id)
-        view = correction_view(outcome, request, edit, self.recorder.session_id, lm.name)
+        view = correction_view(outcome, request, self.edits(), self.recorder.session_id, lm.name)
         if place is None or turn is None:
             return view
         if job is not None:

@@ -60,7 +60,7 @@ def edits_of(record: Recorder | None, ledger: Ledger | None) -> tuple[EditView, 
     if record is None or record.store is None or record.session is None:
         return ()
     rows = record.store.edits(record.session.id)
-    active = {e.id for e in ledger.edits} if ledger else set()
+    active = [e.id for e in ledger.edits] if ledger else []
     if all(row.id in active for row in rows if row.state == "done"):
         return edit_views(rows, active)
     return edit_views(rows, active, undone_of(record.store.nodes(record.session.id)))
@@ -76,15 +76,16 @@ def turn_view(turn: Turn, index: int, edits: Sequence[EditView]) -> TurnView:
 
 
 def correction_view(
-    outcome: Outcome, request: Request, edit: EditView, session_id: str, model: str
+    outcome: Outcome, request: Request, edits: Sequence[EditView], session_id: str, model: str
 ) -> CorrectionView:
-    """The end of a correction, before its question was asked again."""
+    """The end of a correction, before its question was asked again. edits: of the session."""
+    views = {view.id: view for view in edits}
     before, after = (
         Measured(answer=a.answer, p_new=a.p_new, p_old=a.p_old)
         for a in (outcome.before, outcome.after)
     )
     return CorrectionView(
-        edit=edit,
+        edit=views[outcome.edit.id],
         session_id=session_id,
         model=model,
         prompt=request.prompt,
@@ -97,4 +98,5 @@ def correction_view(
         steps=outcome.steps,
         losses=outcome.losses,
         versions=outcome.versions,
+        superseded=tuple(views[id] for id in outcome.edit.supersedes if id in views),
     )

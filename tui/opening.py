@@ -118,7 +118,7 @@ class Opening:
         self.ledger = ledger_at(store, session)
         self.turns = turns_at(store, session.id)
         name = session.title or session.short
-        turns, edits = count(len(self.turns), "turn"), count(len(self.ledger.edits), "edit")
+        turns, edits = count(len(self.turns), "turn"), count(len(self.ledger.acting), "edit")
         yield Note(text=f"session {name}: {turns}, {edits} applied")
 
     def _create(self, store: Store) -> Session:

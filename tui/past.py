@@ -49,16 +49,20 @@ class Past:
         fingerprint = trial.fingerprint()
         store, session = of.recorder.required()
         turns = mark(store, session, action, edit.id, fingerprint, of.turns)
+        before = [e.id for e in ledger.acting]
         change(ledger)
+        after = [e.id for e in ledger.acting]
         moved = turns != of.turns
         of.turns = turns
-        yield EditUndone(edit=edit.id, action=action, active=len(ledger.edits), ledger=fingerprint)
+        yield EditUndone(edit=edit.id, action=action, active=len(after), ledger=fingerprint)
         views = {view.id: view for view in of.edits()}
         return UndoView(
             action=action,
             edit=views[edit.id],
             answer_now=turns[-1].answer if moved and turns else "",
-            active=tuple(views[e.id] for e in ledger.edits),
+            active=tuple(views[id] for id in after),
+            back=tuple(views[id] for id in after if id not in (*before, edit.id)),
+            out=tuple(views[id] for id in before if id not in (*after, edit.id)),
         )
 
     # -- to another place of the tree --------------------------------------------------------
@@ -125,7 +129,7 @@ class Past:
             if plan.node is not None:
                 of.turns = turns_at(store, session)
             yield EditUndone(
-                edit=view.id, action="undo", active=len(trial.edits), ledger=trial.fingerprint()
+                edit=view.id, action="undo", active=len(trial.acting), ledger=trial.fingerprint()
             )
         return self._moved("undo_to", plan.edits)
 
@@ -158,7 +162,7 @@ class Past:
         return Moved(
             action=action,
             turns=len(of.turns),
-            active=tuple(views[e.id] for e in ledger.edits),
+            active=tuple(views[e.id] for e in ledger.acting),
             undone=tuple(views[e.id] for e in undone),
             title=(session.title or session.short) if session else "",
             answered=not of.turns or bool(of.turns[-1].answer),

@@ -18,8 +18,9 @@ from engine.worker import Job
 from .assistant import Assistant
 from .commands import REGISTRY
 from .console import Narrator, follow, printable, problem_of, table
-from .narrate import count, narrate
-from .views import CorrectionView, EditView, ReplyView, UndoView
+from .narrate import narrate
+from .views import CorrectionView, ReplyView, UndoView
+from .wording import named, remaining, shifted, superseding
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -143,13 +144,14 @@ class PlainFront:
     def _corrected(self, view: CorrectionView) -> None:
         edit = view.edit
         self.failed = self.failed or not edit.success
-        self._put(f"Edit #{edit.number}: {edit.verdict}")
+        self._put(f"Edit #{edit.number}: {edit.verdict} {superseding(view)}".rstrip())
         if view.turn is not None:
             self._put(view.turn.answer)
 
     def _moved(self, view: UndoView) -> None:
         done = {"undo": "Undone", "redo": "Put back", "drop": "Dropped"}[view.action]
-        self._put(f"{done}: {_named(view.edit)}. {_remaining(view.active)}")
+        sentences = (f"{done}: {named(view.edit)}.", shifted(view), remaining(view.active))
+        self._put(" ".join(filter(None, sentences)))
         if view.answer_now and self._ask is not None:
             self._put(f"The answer is again: {view.answer_now}")
 
@@ -213,17 +215,6 @@ class _Streamed:
     def end(self) -> None:
         if self.written:
             print(file=self._out, flush=True)
-
-
-def _named(edit: EditView) -> str:
-    return f"edit #{edit.number} ({edit.subject or edit.question} → {edit.target})"
-
-
-def _remaining(active: Sequence[EditView]) -> str:
-    if not active:
-        return "No edits remain."
-    verb = "remains" if len(active) == 1 else "remain"
-    return f"{count(len(active), 'edit')} {verb}: {', '.join(f'#{e.number}' for e in active)}."
 
 
 # -- from a pipe -------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class StateView:
 
 @dataclass(frozen=True)
 class State:
-    """A state with its edits in memory."""
+    """A state with the edits that act in it, in memory."""
 
     view: StateView
     edits: tuple[Edit, ...]
@@ -63,8 +63,8 @@ def resolve(conversation: Conversation, ref: str) -> State:
     if ref.lower() == UNEDITED:
         return State(StateView(UNEDITED, "the unedited model"), ())
     if ref.lower() == NOW:
-        label = f"now ({count(len(ledger.edits), 'edit')})"
-        return State(StateView(NOW, label, tuple(e.id for e in ledger.edits)), ledger.edits)
+        label = f"now ({count(len(ledger.acting), 'edit')})"
+        return State(StateView(NOW, label, tuple(e.id for e in ledger.acting)), ledger.acting)
     if ref.startswith("#"):
         return _after_edit(conversation, ref)
     if ref.startswith("@"):
@@ -84,7 +84,7 @@ def _after_edit(conversation: Conversation, ref: str) -> State:
     return _state(conversation, store, store.session(session), node, ref, label)
 
 
-_MADE = ("applied", "undone", "elsewhere")
+_MADE = ("applied", "superseded", "undone", "elsewhere")
 
 
 def _of_session(conversation: Conversation, ref: str) -> State:
@@ -113,10 +113,10 @@ def _state(
 ) -> State:  # fmt: skip
     _, ledger = conversation.ready()
     at = ledger_at(store, session, node, (*ledger.edits, *ledger.undone))
-    ids = tuple(edit.id for edit in at.edits)
+    ids = tuple(edit.id for edit in at.acting)
     if ref.startswith("@"):
         label += f" ({count(len(ids), 'edit')})"
-    return State(StateView(ref, label, ids), at.edits)
+    return State(StateView(ref, label, ids), at.acting)
 
 
 def choices(conversation: Conversation) -> Iterator[StateView]:
@@ -127,7 +127,7 @@ def choices(conversation: Conversation) -> Iterator[StateView]:
         if edit.state in _MADE:
             fact = f"{edit.subject or edit.question} → {edit.target}"
             yield StateView(f"#{edit.number}", f"after edit #{edit.number}: {fact}")
-    yield StateView(NOW, f"now ({count(len(ledger.edits), 'edit')})")
+    yield StateView(NOW, f"now ({count(len(ledger.acting), 'edit')})")
     store = conversation.recorder.store
     rows = store.sessions() if store is not None else []
     others = [

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from sessions.fold import superseded
 from sessions.rows import EditRow, Node
 from sessions.store import Store
 
@@ -137,24 +138,28 @@ def _was_tip(node: Node, done: set[str]) -> bool:
 
 
 def edit_views(
-    rows: Sequence[EditRow], active: Collection[str], undone: Collection[str] | None = None
+    rows: Sequence[EditRow], active: Sequence[str], undone: Collection[str] | None = None
 ) -> tuple[EditView, ...]:
     """All edits of a session, numbered in the order they were begun.
 
+    active  those in force, superseded ones among them, in the order they apply
     undone  those that were taken off at some time; None takes all that are not active for them
     """
+    numbers = {row.id: number for number, row in enumerate(rows, start=1)}
+    replaced = superseded(active, {row.id: row.supersedes for row in rows})
+    by = {old: numbers[new] for old, new in replaced.items()}
     return tuple(
-        _edit_view(row, number, active, undone) for number, row in enumerate(rows, start=1)
+        _edit_view(row, numbers[row.id], active, undone, by.get(row.id, 0)) for row in rows
     )
 
 
 def _edit_view(
-    row: EditRow, number: int, active: Collection[str], undone: Collection[str] | None
+    row: EditRow, number: int, active: Collection[str], undone: Collection[str] | None, by: int
 ) -> EditView:
     state = row.state
     if state == "done":
         gone = "undone" if undone is None or row.id in undone else "elsewhere"
-        state = "applied" if row.id in active else gone
+        state = "superseded" if by else "applied" if row.id in active else gone
     return EditView(
         id=row.id,
         number=number,
@@ -167,4 +172,5 @@ def _edit_view(
         verdict=row.verdict,
         answer_before=row.before.get("answer", ""),
         answer_after=row.after.get("answer", ""),
+        superseded_by=by,
     )

@@ -34,9 +34,10 @@ class EditView:
     """One edit of the session, in any state.
 
     number   1-based, in the order in which they were begun; what `/drop N` takes
-    state    "running" | "applied" | "undone" | "elsewhere" (in force on another branch only) |
-             "failed" | "cancelled" | "interrupted"
+    state    "running" | "applied" | "superseded" (stands, but does not act) | "undone" |
+             "elsewhere" (in force on another branch only) | "failed" | "cancelled" | "interrupted"
     success  greedy free decoding says the target (only meaningful once it was applied)
+    superseded_by  number of the later edit of the same question that acts instead, 0 for none
     """
 
     id: str
@@ -50,6 +51,7 @@ class EditView:
     verdict: str = ""
     answer_before: str = ""
     answer_after: str = ""
+    superseded_by: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ class CorrectionView:
     """The end of a `correct` job: the edit was applied, whether or not it did what it should.
 
     turn     the question asked again in the same context; None for a correction of no turn
+    superseded  earlier edits of the same question, which do not act while this one stands
     metrics  name -> {before, after, n, detail}, as in the Metric events
     """
 
@@ -122,6 +125,7 @@ class CorrectionView:
     steps: int
     losses: tuple[float, ...]
     versions: dict[str, str] = field(default_factory=dict)
+    superseded: tuple[EditView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +147,16 @@ class UndoView:
 
     answer_now  the answer at the tip again (undo of an edit of the last turn), else ""
     active      the edits that act on the model now
+    back        other edits that act again because of it: this one had superseded them
+    out         other edits that act no more because of it: this one supersedes them again
     """
 
     action: str
     edit: EditView
     answer_now: str
     active: tuple[EditView, ...]
+    back: tuple[EditView, ...] = ()
+    out: tuple[EditView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,9 +102,10 @@ def test_an_edit_is_applied_by_ask_and_undone_without_a_model(
 
 
 def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[object, ...]) -> None:
-    for target in ("Paris", "Emma", "Sydney"):
+    for subject in ("Paris", "Emma", "Sydney"):
         ran = run(
-            "edit", QUESTION, "--target", target, "--model", model, "--no-probes", *small
+            "edit", f"Where is {subject}?", "--subject", subject, "--target", "north", "--model",
+            model, "--no-probes", *small,
         )  # fmt: skip
         assert ran.code == 1, ran.err
     too_many = run("undo", 4)
@@ -114,6 +115,24 @@ def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[obje
     assert len(run("redo", 2, "--json").json["active"]) == 3
     session = run("sessions", "list", "--json").json["sessions"][0]
     assert session["edits"] == 3
+
+
+def test_a_second_edit_of_a_question_supersedes_the_first(
+    run: Run, model: Path, small: tuple[object, ...]
+) -> None:
+    edit = ("edit", QUESTION, "--subject", "Australia", "--model", model, "--no-probes", *small)
+    first = run(*edit, "--target", "Paris", "--json").json["edit_id"]
+    told = run(*edit, "--target", "Emma").out
+    assert "It supersedes edit #1 (Australia → Paris)" in told
+    shown = run("sessions", "show", run("sessions", "list", "--json").json["sessions"][0]["id"])
+    assert "1  superseded by #2  r-rome  Australia → Paris" in shown.out
+    second = run("undo", "--json").json
+    assert (second["active"], second["superseded"]) == ([first], {})
+    redone = run("redo", "--json").json
+    assert redone["active"] == redone["edits"] == second["edits"]
+    assert redone["superseded"] == {first: redone["edits"][0]}
+    run("undo")
+    assert "edit #1 (Australia → Paris) is superseded by #2" in run("redo").out
 
 
 def test_facts_from_a_file(

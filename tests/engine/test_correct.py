@@ -31,6 +31,7 @@ from engine.events import (
     Event,
     Loading,
     Metric,
+    Note,
     from_json,
 )
 from engine.ledger import Ledger
@@ -205,16 +206,37 @@ def test_a_second_correction_stands_on_the_first(hp: dict[str, str]) -> None:
     ledger = Ledger()
     run(lm, hp, ledger=ledger, probes=False)
     first = logits(lm, ledger)
-    other = dataclasses.replace(NEAR, target_new="the")
+    other = dataclasses.replace(NEAR, prompt="A city of the Space Needle", target_new="the")
+    prompt = lm.statement(other.prompt)
     _, second = run(lm, hp, other, ledger, probes=False)
     assert second.before.answer.startswith("capital")
+    assert not lm.reply(prompt, 12).text.startswith("capital")
     assert second.edit.requests[0].target_old == second.before.answer
-    assert len(ledger.edits) == 2
-    prompt = lm.statement(NEAR.prompt)
+    assert len(ledger.acting) == 2
     for patches, same in ((ledger.patches(), True), (second.edit.patches, False)):
         with lm.active(patches):  # it was judged with both in place
             p_new = module._probability(lm, prompt, "the")
         assert (p_new == pytest.approx(second.after.p_new, rel=1e-4)) == same
+    ledger.undo()
+    assert torch.equal(logits(lm, ledger), first)
+
+
+def test_a_second_correction_of_a_question_supersedes_the_first(hp: dict[str, str]) -> None:
+    lm = shared_lm("gemma")
+    ledger, alone = Ledger(), Ledger()
+    _, one = run(lm, hp, ledger=ledger, probes=False)
+    first = logits(lm, ledger)
+    other = dataclasses.replace(NEAR, target_new="the")
+    events, two = run(lm, hp, other, ledger, probes=False)
+    assert two.before.answer.startswith("capital"), "it was asked with the first one acting"
+    assert two.edit.supersedes == (one.edit.id,)
+    assert (ledger.edits, ledger.acting) == ((one.edit, two.edit), (two.edit,))
+    assert any(f"supersedes edit {one.edit.id}" in e.text for e in events if isinstance(e, Note))
+    run(lm, hp, dataclasses.replace(other, target_old=two.before.answer), alone, probes=False)
+    assert torch.equal(logits(lm, ledger), logits(lm, alone)), "computed without the first"
+    with lm.active(ledger.patches()):
+        p_new = module._probability(lm, lm.statement(NEAR.prompt), "the")
+    assert p_new == pytest.approx(two.after.p_new, rel=1e-4), "judged without it"
     ledger.undo()
     assert torch.equal(logits(lm, ledger), first)
 

@@ -14,6 +14,7 @@ from engine.worker import Job
 from ..edit_state import stage_text
 from ..narrate import narrate
 from ..views import CorrectionView, UndoView
+from ..wording import shifted, superseding
 
 if TYPE_CHECKING:
     from ..app import EditApp
@@ -138,7 +139,7 @@ def _corrected(app: EditApp, job: Job[Any]) -> None:
     edit = view.edit
     shown = app.chat.edit if app.corrections.job is job else None
     tone = shown.verdict()[0] if shown else "good" if edit.success else "bad"
-    app.say(f"Edit #{edit.number} · {edit.verdict}", tone)
+    app.say(f"Edit #{edit.number} · {edit.verdict} {superseding(view)}".rstrip(), tone)
 
 
 def _moved(app: EditApp, job: Job[Any]) -> None:
@@ -146,7 +147,8 @@ def _moved(app: EditApp, job: Job[Any]) -> None:
     done = {"undo": "undone", "redo": "put back", "drop": "dropped"}.get(view.action, view.action)
     exact = ", exactly" if view.action != "redo" else ""
     answer = f" The answer is now: {view.answer_now}" if view.answer_now else ""
-    app.say(f"Edit #{view.edit.number} {done}{exact}.{answer}")
+    others = shifted(view)
+    app.say(f"Edit #{view.edit.number} {done}{exact}.{' ' * bool(others)}{others}{answer}")
 
 
 def _history(app: EditApp, job: Job[Any]) -> None:

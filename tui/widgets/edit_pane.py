@@ -18,7 +18,14 @@ from .progress_line import ProgressLine
 
 WELCOME = "No correction yet. Its loss, probabilities and checks are drawn here as they come."
 
-STATES = {"applied": "●", "undone": "○", "failed": "✗", "cancelled": "■", "interrupted": "✗"}
+STATES = {
+    "applied": "●",
+    "superseded": "◐",
+    "undone": "○",
+    "failed": "✗",
+    "cancelled": "■",
+    "interrupted": "✗",
+}
 
 
 def loss_series(state: EditState) -> list[Series]:
@@ -52,6 +59,7 @@ def ledger_text(edits: tuple[EditView, ...], width: int) -> Text:
     for edit in edits[-8:]:
         mark = STATES.get(edit.state, "◌")
         line = f"{mark} #{edit.number} {edit.subject or clip(edit.question, 20)} → {edit.target}"
+        line += f" (superseded by #{edit.superseded_by})" if edit.superseded_by else ""
         style = "strike dim" if edit.state == "undone" else ""
         text.append("\n" if text else "")
         text.append(clip(line, max(10, width)), style)

@@ -1,0 +1,55 @@
+"""What happened to edits, in sentences: the same in every front end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .narrate import count
+from .views import CorrectionView, EditView, UndoView
+
+
+def named(edit: EditView) -> str:
+    return f"edit #{edit.number} ({edit.subject or edit.question} → {edit.target})"
+
+
+def superseding(view: CorrectionView) -> str:
+    """Which earlier edits a correction replaces; "" for none."""
+    if not view.superseded:
+        return ""
+    number = view.edit.number
+    return (
+        f"It supersedes {_all_named(view.superseded)}, made for the same question, which "
+        f"{_they(view.superseded, 'does', 'do')} not act while #{number} stands."
+    )
+
+
+def shifted(view: UndoView) -> str:
+    """Which other edits act again, or no more, after an undo, redo or drop; "" for none."""
+    sentences = []
+    if view.back:
+        verb = _they(view.back, "acts", "act")
+        sentences.append(f"{_begun(_all_named(view.back))} {verb} again.")
+    if view.out:
+        verb = _they(view.out, "is", "are")
+        names = _begun(_all_named(view.out))
+        sentences.append(f"{names} {verb} superseded by #{view.edit.number} again.")
+    return " ".join(sentences)
+
+
+def remaining(active: Sequence[EditView]) -> str:
+    if not active:
+        return "No edits remain."
+    verb = _they(active, "remains", "remain")
+    return f"{count(len(active), 'edit')} {verb}: {', '.join(f'#{e.number}' for e in active)}."
+
+
+def _all_named(edits: Sequence[EditView]) -> str:
+    return " and ".join(named(edit) for edit in edits)
+
+
+def _begun(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _they(edits: Sequence[EditView], one: str, more: str) -> str:
+    return one if len(edits) == 1 else more
