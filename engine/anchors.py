@@ -21,10 +21,13 @@ from torch import Tensor
 from .evaluate.entities import alike
 from .evaluate.probes import neighbours
 from .hooks import capture
+from .rerun import Past, attention_window, right_padded, shared_beginning
 
 if TYPE_CHECKING:
     from .lm import LM
     from .requests import Request
+
+_BATCH = 32  # rows at a time, of about the same length: little padding, little memory
 
 
 def names(request: Request, count: int) -> list[str]:
@@ -44,30 +47,32 @@ def names(request: Request, count: int) -> list[str]:
 def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
     """Keys [n, d_ff] at every position of the request's prompt asked about other names.
 
-    What stands before the name is the same in every row, and is taken once. None where there
-    is nothing to anchor.
+    What stands before the name is the same in every row, and is run and taken once. None
+    where there is nothing to anchor.
     """
     asked = names(request, count)
     if not asked:
         return None
     assert request.subject is not None
-    site = lm.site("mlp_out", layer)
     words = [request.prompt.replace(request.subject, name) for name in asked]
-    prompts = [lm.prompt(text, chat=request.chat) for text in words]
-    ids, mask = lm.pack([p.ids for p in prompts])
+    rows = [lm.prompt(text, chat=request.chat).ids for text in words]
+    shared = shared_beginning(rows)
+    if shared >= attention_window(lm):
+        shared = 0
+    site = lm.site("mlp_out", layer)
+    past = Past(lm, [rows[0][:shared]], until=site)
+    found = [_seen(lm, site, [rows[0]], Past(lm, [()]))]
+    behind = sorted((row[shared:] for row in rows[1:] if len(row) > shared), key=len)
+    for start in range(0, len(behind), _BATCH):
+        found.append(_seen(lm, site, behind[start : start + _BATCH], past))
+    return torch.cat(found)
+
+
+def _seen(lm: LM, site: str, rows: Sequence[Sequence[int]], past: Past) -> Tensor:
+    """Inputs [tokens, d_ff] of the module at every token of the rows, which stand behind the
+    one row of `past`."""
+    ids, mask = (x.to(lm.device) for x in right_padded(rows))
     with capture(lm.model, site, inputs=True, stop=True) as found:
-        lm.body(ids, mask)
-    kept = mask.bool()
-    shared = _shared([p.ids for p in prompts])
-    for row, prompt in enumerate(prompts[1:], start=1):
-        start = ids.shape[1] - len(prompt.ids)
-        kept[row, start : start + shared] = False
-    return found[site].reshape(*ids.shape, -1)[kept].float()
-
-
-def _shared(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with."""
-    columns = zip(*rows, strict=False)
-    return next(
-        (i for i, column in enumerate(columns) if len(set(column)) > 1), min(map(len, rows))
-    )
+        before = past.mask.expand(len(rows), -1)
+        lm.body(ids, torch.cat([before, mask], dim=1), cache=past.cache([0] * len(rows)))
+    return found[site].reshape(*ids.shape, -1)[mask.bool()].float()

@@ -8,6 +8,7 @@ the two agree to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from . import hooks
 
 if TYPE_CHECKING:
     from .lm import LM
+
+
+# A pass over the weights takes about as long as this many tokens: less to save is not worth one.
+_WORTH_A_PASS = 64
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,7 @@ class Row:
 
 def rerun(lm: LM, rows: Sequence[Row], layer: int, *, fast: bool) -> Full | Suffix:
     """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to."""
-    window = getattr(lm.model.config.get_text_config(), "sliding_window", None)
-    longest = max(row.lookup for row in rows)
-    if fast and (window is None or longest < window):
+    if fast and max(row.lookup for row in rows) < attention_window(lm, cached=True):
         return Suffix(lm, rows, layer)
     return Full(lm, rows, layer)
 
@@ -62,13 +65,23 @@ class Full:
         self._ids, self._mask = lm.pack([row.ids for row in rows])
         shift = [self._ids.shape[1] - len(row.ids) for row in rows]  # left padding
         self._lookup = torch.tensor([r.lookup + s for r, s in zip(rows, shift, strict=True)])
-        self._at = _wanted([[w + s for w in r.wanted] for r, s in zip(rows, shift, strict=True)])
+        self._wanted = [[w + s for w in r.wanted] for r, s in zip(rows, shift, strict=True)]
         self._measure()
 
-    def logits(self, delta: Tensor | None) -> Tensor:
-        """[wanted, vocab] float32, rows in order, with `delta` [n, d] added at the lookups."""
-        with self._changed(delta):
-            out = self._lm.forward(self._ids, self._mask, at=self._at)
+    def logits(self, delta: Tensor | None, of: Sequence[int] | None = None) -> Tensor:
+        """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
+        [len(of), d] added at their lookups."""
+        chosen = list(range(len(self._wanted)) if of is None else of)
+        ids, mask = self._ids[chosen], self._mask[chosen]
+        here = torch.zeros(*ids.shape, 1, device=ids.device)
+        here[torch.arange(len(chosen)), self._lookup[chosen]] = 1
+
+        def add(_x: Tensor, y: Tensor) -> Tensor:
+            assert delta is not None
+            return y + (here * delta[:, None]).to(y.dtype).reshape(y.shape)
+
+        with hooks.patched(self._lm.model, {self._site: add} if delta is not None else {}):
+            out = self._lm.forward(ids, mask, at=_flat([self._wanted[i] for i in chosen]))
         return out.logits[0].float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -85,17 +98,6 @@ class Full:
         n, t = self._ids.shape
         return x.reshape(n, t, -1)[torch.arange(n), self._lookup].float()
 
-    def _changed(self, delta: Tensor | None) -> Any:
-        n, t = self._ids.shape
-        where = torch.zeros(n, t, 1, device=self._ids.device)
-        where[torch.arange(n), self._lookup] = 1
-
-        def add(_x: Tensor, y: Tensor) -> Tensor:
-            assert delta is not None
-            return y + (where * delta[:, None]).to(y.dtype).reshape(y.shape)
-
-        return hooks.patched(self._lm.model, {self._site: add} if delta is not None else {})
-
 
 class Suffix:
     """From the lookup on, from the edited layer up.
@@ -109,73 +111,143 @@ class Suffix:
     def __init__(self, lm: LM, rows: Sequence[Row], layer: int) -> None:
         self._lm = lm
         self._site = lm.site("mlp_out", layer)
-        prefix = [row.ids[: row.lookup] for row in rows]
-        suffix = [row.ids[row.lookup :] for row in rows]
-        self._past = _prefix(lm, prefix)
-        ids, mask = _right_padded(suffix)
-        self._ids = ids.to(lm.device)
-        before = self._past[1]
-        self._mask = torch.cat([before, mask.to(before)], dim=1)
-        self._at = _wanted([[w - row.lookup for w in row.wanted] for row in rows])
-        self._below = self._measure([lm.site("block", i) for i in range(layer)])
+        self._below = [lm.site("block", i) for i in range(layer)]
+        ids, mask = right_padded([row.ids[row.lookup :] for row in rows])
+        self._ids, self._mask = ids.to(lm.device), mask.to(lm.device)
+        self._past = Past(lm, [row.ids[: row.lookup] for row in rows], room=ids.shape[1])
+        self._wanted = [[w - row.lookup for w in row.wanted] for row in rows]
+        self._reached = self._measure()
 
-    def logits(self, delta: Tensor | None) -> Tensor:
-        """[wanted, vocab] float32, rows in order, with `delta` [n, d] added at the lookups."""
+    def logits(self, delta: Tensor | None, of: Sequence[int] | None = None) -> Tensor:
+        """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
+        [len(of), d] added at their lookups."""
+        chosen = list(range(len(self._wanted)) if of is None else of)
+        ids = self._ids[chosen]
 
         def add(_x: Tensor, y: Tensor) -> Tensor:
             assert delta is not None
-            z = y.reshape(*self._ids.shape, -1)
+            z = y.reshape(*ids.shape, -1)
             z = torch.cat([z[:, :1] + delta[:, None].to(y.dtype), z[:, 1:]], dim=1)
             return z.reshape(y.shape)
 
+        # Blocks below the edit hand on what the last of them puts out, whatever they are given.
+        below = dict.fromkeys(self._below, _of_rows(self._reached, chosen))
         with ExitStack() as stack:
-            stack.enter_context(hooks.skipped(self._lm.model, self._below))
+            stack.enter_context(hooks.skipped(self._lm.model, below))
             if delta is not None:
                 stack.enter_context(hooks.patched(self._lm.model, {self._site: add}))
-            out = self._lm.forward(self._ids, self._mask, cache=self._cache(), at=self._at)
+            out = self._lm.forward(
+                ids,
+                torch.cat([self._past.mask, self._mask], dim=1)[chosen],
+                cache=self._past.cache(chosen),
+                at=_flat([self._wanted[i] for i in chosen]),
+            )
         return out.logits[0].float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def _measure(self, below: list[str]) -> dict[str, Any]:
-        """Keys and outputs at the lookup; returns what the blocks below put out."""
+    def _measure(self) -> Any:
+        """Keys and outputs at the lookup; returns what the last block below puts out, if any."""
         model = self._lm.model
         with (
-            hooks.raw_outputs(model, *below) as blocks,
+            hooks.raw_outputs(model, *self._below[-1:]) as blocks,
             hooks.capture(model, self._site, inputs=True) as keys,
             hooks.capture(model, self._site, stop=True) as outputs,
         ):
-            self._lm.body(self._ids, self._mask, cache=self._cache())
+            mask = torch.cat([self._past.mask, self._mask], dim=1)
+            self._lm.body(self._ids, mask, cache=self._past.cache())
         n, s = self._ids.shape
         self.keys = keys[self._site].reshape(n, s, -1)[:, 0].float()
         self.outputs = outputs[self._site].reshape(n, s, -1)[:, 0].float()
-        return blocks
+        return next(iter(blocks.values()), None)
 
-    def _cache(self) -> DynamicCache:
-        """A new cache each time: one that has been run cannot be run backward again."""
+
+class Past:
+    """Keys and values of the attention for the beginnings of rows.
+
+    What all of them begin with, a chat template say, is run once where that pays.
+
+    mask  [n, p] 1 for a token, 0 for padding
+    """
+
+    mask: Tensor
+
+    @torch.no_grad()
+    def __init__(
+        self, lm: LM, rows: Sequence[Sequence[int]], *, room: int = 0, until: str | None = None
+    ) -> None:
+        """
+        room   how many columns will come behind
+        until  the module at which to stop: blocks above its own are not needed
+        """
+        self._lm, self._until = lm, until
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        shared = shared_beginning(rows)
+        # Padding would then stand in the middle, where an attention window counts it.
+        columns = max(len(row) for row in rows) + room
+        if (len(rows) - 1) * shared < _WORTH_A_PASS or columns >= attention_window(lm):
+            shared = 0
+        self.mask = torch.ones(1 if shared else len(rows), 0, dtype=torch.long, device=lm.device)
+        if shared:
+            self._read([rows[0][:shared]])
+            self._layers = [(_repeated(k, rows), _repeated(v, rows)) for k, v in self._layers]
+            self.mask = _repeated(self.mask, rows)
+        if any(len(row) > shared for row in rows):
+            self._read([row[shared:] for row in rows])
+
+    def cache(self, of: Sequence[int] | None = None) -> DynamicCache:
+        """Those of the rows `of` (None: all). A new cache each time: one that has been run
+        cannot be run backward again."""
         cache = DynamicCache(config=self._lm.model.config)
-        for layer, (k, v) in enumerate(self._past[0]):
-            cache.update(k, v, layer)
+        for layer, (k, v) in enumerate(self._layers):
+            cache.update(*((k, v) if of is None else (k[of], v[of])), layer)
         return cache
 
-
-@torch.no_grad()
-def _prefix(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Keys and values of every layer for what stands before the lookups, and their mask."""
-    if not any(rows):
-        return [], torch.ones(len(rows), 0, dtype=torch.long, device=lm.device)
-    ids, mask = lm.pack(rows)
-    cache = DynamicCache(config=lm.model.config)
-    lm.body(ids, mask, cache=cache)
-    return [(layer.keys, layer.values) for layer in cache.layers], mask
+    def _read(self, rows: Sequence[Sequence[int]]) -> None:
+        ids, mask = self._lm.pack(rows)
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        cache = self.cache()
+        with hooks.capture(self._lm.model, *filter(None, [self._until]), stop=True):
+            self._lm.body(ids, self.mask, cache=cache)
+        self._layers = [(x.keys, x.values) for x in cache.layers if x.is_initialized]
 
 
-def _right_padded(rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+def attention_window(lm: LM, *, cached: bool = False) -> float:
+    """How many columns the narrowest attention of the model spans; infinite without windows.
+
+    `cached`: only windows to which a cache is cut count, not those that are a mask (GPT-Neo).
+    """
+    config = lm.model.config.get_text_config()
+    names = ("sliding_window",) if cached else ("sliding_window", "window_size")
+    return min((getattr(config, name, None) or math.inf for name in names), default=math.inf)
+
+
+def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    shortest = min(len(row) for row in rows)
+    columns = zip(*(row[:shortest] for row in rows), strict=True)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
+
+
+def right_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and mask [n, t], the rows beginning at column 0."""
     longest = max(len(row) for row in rows)
-    ids = [list(row) + [row[-1]] * (longest - len(row)) for row in rows]
+    ids = [[*row, *[row[-1]] * (longest - len(row))] for row in rows]
     mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _wanted(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def _of_rows(output: Any, rows: Sequence[int]) -> Any:
+    """Some rows of a block's output, which is a tensor or a tuple beginning with it."""
+    if isinstance(output, tuple):
+        return (output[0][rows], *output[1:])
+    return output if output is None else output[rows]
+
+
+def _repeated(x: Tensor, rows: Sequence[Any]) -> Tensor:
+    """x [1, ...] once for each of the rows."""
+    return x.expand(len(rows), *x.shape[1:])
+
+
+def _flat(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     rows = [i for i, wanted in enumerate(columns) for _ in wanted]
     return torch.tensor(rows), torch.tensor([c for wanted in columns for c in wanted])

@@ -61,14 +61,20 @@ class Moment:
     def solve(self, K: Tensor, anchors: Tensor | None = None, weight: float = 0.0) -> Tensor:
         """C⁻¹K for K [d_ff, n]; with anchor keys A [m, d_ff], (C + (weight/m) AᵀA)⁻¹K.
 
-        The factor of C is kept and the anchors enter by the Woodbury identity, so that no
-        d_ff × d_ff matrix is factored per edit:
-        Y − Z (m/weight I + AZ)⁻¹ AY  with  Y = C⁻¹K, Z = C⁻¹Aᵀ.
+        The factor of C is kept, and few anchors (m < d_ff/2) enter by the Woodbury identity,
+        so that no d_ff × d_ff matrix is factored:
+        Y − Z (m/weight I + AZ)⁻¹ AY  with  Y = C⁻¹K, Z = C⁻¹Aᵀ. For more of them, factoring
+        the sum is less work and less memory.
         """
-        Y: Tensor = torch.cholesky_solve(K.to(self.factor), self.factor)
         if anchors is None or weight == 0:
+            Y: Tensor = torch.cholesky_solve(K.to(self.factor), self.factor)
             return Y
         A = anchors.to(self.factor)
+        if 2 * len(A) >= len(self.C):
+            held = self.C.double() + (A.T @ A).mul_(weight / len(A))
+            factor = cholesky(held, self.tokens).float()
+            return torch.cholesky_solve(K.to(factor), factor)
+        Y = torch.cholesky_solve(K.to(self.factor), self.factor)
         Z = torch.cholesky_solve(A.T.contiguous(), self.factor)  # [d_ff, m]
         inner = (A @ Z).double()  # A C⁻¹ Aᵀ
         inner.diagonal().add_(len(A) / weight)

@@ -60,14 +60,11 @@ def optimise_value(
     """
     assert request.subject is not None
     rows = [_row(lm, prompt, request) for prompt in prompts]
-    essence = _essence(lm, request)
-    turns = _turns(rows, hp.turns)
-    runs = [rerun(lm, [*turn, essence], layer, fast=hp.fast) for turn in turns]
-    each = zip(runs, turns, strict=True)
-    loss = [_Loss(lm, request, prompts, run, turn) for run, turn in each]
+    run = rerun(lm, [*rows, _essence(lm, request)], layer, fast=hp.fast)
+    turns = _turns(len(rows), hp.turns)
+    loss = _Loss(lm, request, prompts[0], run)
 
-    keys = _of_all([run.keys for run in runs])
-    outputs = _of_all([run.outputs for run in runs])
+    keys, outputs = run.keys[:-1], run.outputs[:-1]
     output, norm0 = outputs.mean(0), float(outputs.norm(dim=1).mean())
     rate = hp.relative_lr * norm0 / math.sqrt(lm.width) if hp.lr is None else hp.lr
     delta = torch.zeros_like(output, requires_grad=True)
@@ -76,7 +73,7 @@ def optimise_value(
     p_new, sure = 0.0, [0.0] * len(turns)
     for step in range(1, hp.steps + 1):
         turn = (step - 1) % len(turns)
-        total, parts, (p_new, p_bare), p_old = loss[turn](delta, norm0, hp)
+        total, parts, (p_new, p_bare), p_old = loss(turns[turn], delta, norm0, hp)
         sure[turn] = min(p_new, p_bare)
         losses.append(float(total.detach()))
         if not math.isfinite(losses[-1]):
@@ -111,47 +108,37 @@ def _project(delta: Tensor, longest: float) -> None:
     delta.mul_((longest / delta.norm().clamp_min(1e-12)).clamp_max(1))
 
 
-def _turns(rows: Sequence[Row], count: int) -> list[list[Row]]:
-    """The bare prompt (the first row) with every `count`-th context, once for each remainder.
-
-    A step sees one of these, the next step the next: what it costs falls almost by `count`.
+def _turns(prompts: int, count: int) -> list[list[int]]:
+    """Which prompts a step sees: the bare one (0) and every `count`-th context, the next ones
+    at the next step. What a step costs falls almost by `count`.
     """
-    count = max(1, min(count, len(rows) - 1))
-    return [[rows[0], *rows[1 + turn :: count]] for turn in range(count)]
-
-
-def _of_all(found: Sequence[Tensor]) -> Tensor:
-    """The bare prompt's row once, then those of all contexts, without the essence prompt's."""
-    return torch.cat([found[0][:1], *(rows[1:-1] for rows in found)])
+    count = max(1, min(count, prompts - 1))
+    return [[0, *range(1 + turn, prompts, count)] for turn in range(count)]
 
 
 class _Loss:
-    """L(δ) over the rows of a run, the last of which is the essence prompt."""
+    """L(δ) over rows of a run, whose last row is the essence prompt."""
 
-    def __init__(
-        self,
-        lm: LM,
-        request: Request,
-        prompts: Sequence[Rendered],
-        run: Full | Suffix,
-        rows: Sequence[Row],
-    ) -> None:
+    def __init__(self, lm: LM, request: Request, bare: Rendered, run: Full | Suffix) -> None:
         self._run = run
-        self._sizes = [len(row.wanted) for row in rows]
-        target = target_ids(lm.tokenizer, prompts[0], request.target_new)
-        self._targets = torch.tensor(list(target) * len(rows), device=lm.device)
-        self._old = _first_of_old(lm, request, prompts[0])
-        with torch.no_grad():
-            self._before = run.logits(None)[-1].log_softmax(-1)  # p₀
+        self._target = torch.tensor(target_ids(lm.tokenizer, bare, request.target_new))
+        self._old = _first_of_old(lm, request, bare)
+        self._essence = len(run.keys) - 1
+        self._before: Tensor | None = None  # log p₀
 
     def __call__(
-        self, delta: Tensor, norm0: float, hp: RomeParams
+        self, prompts: Sequence[int], delta: Tensor, norm0: float, hp: RomeParams
     ) -> tuple[Tensor, dict[str, float], tuple[float, float], float]:
-        """Loss, its parts, P(target) in the mean and at the bare prompt, P(old's first token)."""
-        each = delta.expand(len(self._sizes) + 1, -1)
-        log_p = self._run.logits(each).log_softmax(-1)  # [wanted, vocab]
-        said = -log_p[:-1].gather(1, self._targets[:, None])[:, 0]
-        nll = said.view(len(self._sizes), -1).mean(1)  # every row has the same target
+        """Loss, its parts, P(target) in the mean and at the bare prompt, P(old's first token).
+
+        The first call has to be with δ = 0: the KL is measured from there.
+        """
+        rows = [*prompts, self._essence]
+        log_p = self._run.logits(delta.expand(len(rows), -1), rows).log_softmax(-1)
+        if self._before is None:
+            self._before = log_p[-1].detach()
+        targets = self._target.to(log_p.device).repeat(len(prompts))  # the same for every prompt
+        nll = -log_p[:-1].gather(1, targets[:, None]).view(len(prompts), -1).mean(1)
         kl = (self._before.exp() * (self._before - log_p[-1])).sum()
         decay = hp.decay * delta.norm() / norm0**2
         total = nll.mean() + hp.kl * kl + decay
@@ -163,7 +150,7 @@ class _Loss:
             }
             p = (-nll).exp()
             p_new = float(p.mean()), float(p[0])
-            firsts = log_p[:-1].view(len(self._sizes), -1, log_p.shape[-1])[:, 0]
+            firsts = log_p[:-1].view(len(prompts), -1, log_p.shape[-1])[:, 0]
             p_old = float(firsts[:, self._old].exp().mean()) if self._old >= 0 else math.nan
         return total, parts, p_new, p_old
 

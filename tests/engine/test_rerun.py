@@ -113,6 +113,44 @@ def test_with_the_other_attention(family: str, layer: int) -> None:
         check(lm, rows(lm, *given), layer, Full)
 
 
+def alike(lm: LM, *lengths: int) -> list[Row]:
+    """Rows that begin with the same 40 tokens; the lookup follows at once or some tokens later."""
+    first = rows(lm, (60, 40, (59,)))[0]
+    others = rows(lm, *((n, n - 3, (n - 3, n - 1)) for n in lengths))
+    behind = [Row((*first.ids[:40], *r.ids), 40 + r.lookup, (42 + r.lookup,)) for r in others]
+    return [Row(first.ids[:44], 40, (40, 43)), *behind]
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_beginning_that_rows_share_is_run_once(family: str, monkeypatch: Any) -> None:
+    lm = shared_lm(family)
+    given = alike(lm, 4, 9, 6)
+    read: list[tuple[int, ...]] = []
+    body = lm.body
+    monkeypatch.setattr(
+        lm, "body", lambda ids, *a, **k: (read.append(tuple(ids.shape)), body(ids, *a, **k))[1]
+    )
+    check(lm, given, 1, Suffix)
+    assert read[:2] == [(1, 40), (4, 6)]
+
+
+@pytest.mark.parametrize("family", ["gpt_neo", "mistral"])
+def test_a_shared_beginning_beyond_a_window_is_run_with_its_rows(family: str) -> None:
+    """Padding in the middle would count as distance."""
+    window = {"gpt_neo": {"window_size": 48}, "mistral": {"sliding_window": 48}}[family]
+    lm = shared_lm(family, attn="eager", **window)
+    check(lm, alike(lm, 4, 9, 6), 1, Suffix)
+
+
+def test_some_rows_of_a_run() -> None:
+    lm = shared_lm("llama")
+    for kind in (Suffix, Full):
+        run = kind(lm, rows(lm, *MIXED), 1)
+        delta = deltas(lm, 4)
+        whole, some = run.logits(delta), run.logits(delta[[0, 3]], [0, 3])
+        assert torch.allclose(some, whole[[0, 1, 2, 5, 6]], atol=1e-5)
+
+
 WINDOWS: dict[str, dict[str, Any]] = {
     "gemma2": {"sliding_window": 8},
     "gemma3_text": {"sliding_window": 8, "layer_types": ("sliding_attention", "full_attention")},
