@@ -42,26 +42,31 @@ class Row:
     wanted: tuple[int, ...]
 
 
-def rerun(lm: LM, rows: Sequence[Row], layer: int, *, fast: bool) -> Full | Suffix:
-    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to."""
+def rerun(
+    lm: LM, rows: Sequence[Row], layer: int, *, at: str = "mlp_out", fast: bool
+) -> Full | Suffix:
+    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to.
+
+    at  the module of `layer` that the change is added to: "mlp_out" or "block"
+    """
     if fast and max(row.lookup for row in rows) < attention_window(lm, cached=True):
-        return Suffix(lm, rows, layer)
-    return Full(lm, rows, layer)
+        return Suffix(lm, rows, layer, at)
+    return Full(lm, rows, layer, at)
 
 
 class Full:
     """Every token of every row, through every layer.
 
     keys     [n, d_ff] input of the layer's mlp_out at the lookup
-    outputs  [n, d]    its output there
+    outputs  [n, d]    output, there, of the module that the change is added to
     """
 
     keys: Tensor
     outputs: Tensor
 
-    def __init__(self, lm: LM, rows: Sequence[Row], layer: int) -> None:
+    def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
         self._lm = lm
-        self._site = lm.site("mlp_out", layer)
+        self._mlp, self._site = lm.site("mlp_out", layer), lm.site(at, layer)
         self._ids, self._mask = lm.pack([row.ids for row in rows])
         shift = [self._ids.shape[1] - len(row.ids) for row in rows]  # left padding
         self._lookup = torch.tensor([r.lookup + s for r, s in zip(rows, shift, strict=True)])
@@ -87,11 +92,11 @@ class Full:
     @torch.no_grad()
     def _measure(self) -> None:
         with (
-            hooks.capture(self._lm.model, self._site, inputs=True) as keys,
+            hooks.capture(self._lm.model, self._mlp, inputs=True) as keys,
             hooks.capture(self._lm.model, self._site, stop=True) as outputs,
         ):
             self._lm.body(self._ids, self._mask)
-        self.keys = self._at_lookup(keys[self._site])
+        self.keys = self._at_lookup(keys[self._mlp])
         self.outputs = self._at_lookup(outputs[self._site])
 
     def _at_lookup(self, x: Tensor) -> Tensor:
@@ -108,10 +113,11 @@ class Suffix:
     keys: Tensor
     outputs: Tensor
 
-    def __init__(self, lm: LM, rows: Sequence[Row], layer: int) -> None:
+    def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
         self._lm = lm
-        self._site = lm.site("mlp_out", layer)
-        self._below = [lm.site("block", i) for i in range(layer)]
+        self._mlp, self._site = lm.site("mlp_out", layer), lm.site(at, layer)
+        constant = layer + 1 if at == "block" else layer
+        self._below = [lm.site("block", i) for i in range(constant)]
         ids, mask = right_padded([row.ids[row.lookup :] for row in rows])
         self._ids, self._mask = ids.to(lm.device), mask.to(lm.device)
         self._past = Past(lm, [row.ids[: row.lookup] for row in rows], room=ids.shape[1])
@@ -150,13 +156,13 @@ class Suffix:
         model = self._lm.model
         with (
             hooks.raw_outputs(model, *self._below[-1:]) as blocks,
-            hooks.capture(model, self._site, inputs=True) as keys,
+            hooks.capture(model, self._mlp, inputs=True) as keys,
             hooks.capture(model, self._site, stop=True) as outputs,
         ):
             mask = torch.cat([self._past.mask, self._mask], dim=1)
             self._lm.body(self._ids, mask, cache=self._past.cache())
         n, s = self._ids.shape
-        self.keys = keys[self._site].reshape(n, s, -1)[:, 0].float()
+        self.keys = keys[self._mlp].reshape(n, s, -1)[:, 0].float()
         self.outputs = outputs[self._site].reshape(n, s, -1)[:, 0].float()
         return next(iter(blocks.values()), None)
 

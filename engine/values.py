@@ -1,13 +1,18 @@
-"""v*: the output that makes the model say the target (Meng et al. 2022, section 3.1, eq. 4).
+"""v*: outputs that make the model say the targets (Meng et al. 2022, section 3.1, eq. 4).
 
-    L(δ) = (1/N) Σ_j NLL(target | x_j, prompt; m_j + δ)
+For every fact by itself
+
+    L(δ) = (1/N) Σ_j NLL(target | x_j, prompt; h_j + δ)
            + κ KL(p₀ ‖ p_δ)  on "{subject} is a", read at the subject's last token
-           + ω ‖δ‖ / ‖m₀‖²
+           + ω ‖δ‖ / ‖h₀‖²
 
-minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖m₀‖. m_j is the output of the
-edited layer's mlp_out at the subject's last token under context x_j. The paper takes the bare
-prompt's norm for ‖m₀‖; here it is the mean over the contexts, because a subject at the very
-beginning of a text can have an output much smaller than anywhere else.
+minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖. h_j is the output of a module
+at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
+edited block for MEMIT (Meng et al. 2023, eq. 16). The papers take the bare prompt's norm for
+‖h₀‖; here it is the mean over the contexts, because a subject at the very beginning of a text
+can have an output much smaller than anywhere else.
+
+Facts are optimised together, some at a time; each has its own clamp and its own end.
 """
 
 from __future__ import annotations
@@ -15,11 +20,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from .config import HParams
 from .errors import DivergedLoss
 from .events import EditStep, Event
 from .rerun import Full, Row, Suffix, rerun
@@ -27,85 +33,250 @@ from .tokens import Rendered, last_token, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
-    from .methods.rome import RomeParams
     from .requests import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueParams(HParams):
+    """Hyper-parameters of v*, and of the statistics beside it."""
+
+    contexts: int = 10  # generated texts put before the prompt, besides the bare prompt
+    steps: int = 20
+    lr: float | None = None  # Adam's rate; None: relative_lr
+    relative_lr: float = 0.5  # lr · √d as a multiple of ‖h₀‖
+    clamp: float = 4.0  # ‖δ‖ ≤ clamp · ‖h₀‖
+    kl: float = 0.0625  # κ
+    decay: float = 0.5  # ω
+    stop_loss: float = 0.05  # stop below this loss
+    stop_probability: float = 1.0  # or when the target is likelier than this, in the mean over
+    # the contexts and at the bare prompt (1: never)
+    turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
+    extend: float = 1.0  # then δ is made this many times as long, within the clamp
+    end: bool = False  # statements too: the target is to end the text
+    together: int = 8  # facts optimised at a time
+    text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file
+    tokens: int = 60_000  # how much of it
+    fast: bool = True  # recompute only what δ can reach
+    seed: int = 0  # of the contexts
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """The outcome.
+    """The outcome for one fact.
 
     keys     [n, d_ff] key of the bare prompt, then one per context
-    output   [d]       mean output over all of them, W k̄ (+ bias)
+    outputs  [n, d]    output of the module that δ is added to, in the same order
     delta    [d]       v* − output
-    norm0    ‖m₀‖: mean norm of the outputs over the contexts
+    norm0    ‖h₀‖: mean norm of the outputs over the contexts
     losses   per step
     p_new    probability of the target after the last step
     """
 
     keys: Tensor
-    output: Tensor
+    outputs: Tensor
     delta: Tensor
     norm0: float
     losses: tuple[float, ...]
     p_new: float
 
+    @property
+    def output(self) -> Tensor:
+        """[d] mean over the prompts: W k̄ (+ bias) where the module is mlp_out."""
+        return self.outputs.mean(0)
+
+
+Prompts = Sequence[Rendered]  # the bare prompt first, then one per context
+
 
 def optimise_value(
-    lm: LM, request: Request, prompts: Sequence[Rendered], layer: int, hp: RomeParams
+    lm: LM, request: Request, prompts: Prompts, layer: int, hp: ValueParams
 ) -> Generator[Event, None, Value]:
-    """Find δ for one fact. `prompts`: the bare prompt first, then one per context.
+    """Find δ at mlp_out for one fact: see `optimise_values`."""
+    return (yield from optimise_values(lm, [request], [prompts], layer, hp))[0]
 
-    Yields an EditStep per step. Raises SubjectNotFound, SubjectAmbiguous, DivergedLoss.
+
+def optimise_values(
+    lm: LM,
+    requests: Sequence[Request],
+    prompts: Sequence[Prompts],
+    layer: int,
+    hp: ValueParams,
+    *,
+    at: Literal["mlp_out", "block"] = "mlp_out",
+) -> Generator[Event, None, list[Value]]:
+    """Find δ for every fact, `hp.together` of them at a time.
+
+    at  the module of `layer` whose output δ is added to
+    Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
+    SubjectAmbiguous, DivergedLoss.
     """
-    assert request.subject is not None
-    rows = [_row(lm, prompt, request) for prompt in prompts]
-    run = rerun(lm, [*rows, _essence(lm, request)], layer, fast=hp.fast)
-    turns = _turns(len(rows), hp.turns)
-    loss = _Loss(lm, request, prompts[0], run)
+    found: list[Value] = []
+    for start in range(0, len(requests), hp.together):
+        group = slice(start, start + hp.together)
+        facts = [_Fact(lm, *each, hp) for each in zip(requests[group], prompts[group], strict=True)]
+        found += yield from _optimise(lm, facts, layer, at, hp, of=(start, len(requests)))
+    return found
 
-    keys, outputs = run.keys[:-1], run.outputs[:-1]
-    output, norm0 = outputs.mean(0), float(outputs.norm(dim=1).mean())
-    rate = hp.relative_lr * norm0 / math.sqrt(lm.width) if hp.lr is None else hp.lr
-    delta = torch.zeros_like(output, requires_grad=True)
-    optimiser = torch.optim.Adam([delta], lr=rate)
-    losses: list[float] = []
-    p_new, sure = 0.0, [0.0] * len(turns)
+
+def _optimise(
+    lm: LM, facts: Sequence[_Fact], layer: int, at: str, hp: ValueParams, *, of: tuple[int, int]
+) -> Generator[Event, None, list[Value]]:
+    run = rerun(lm, [row for fact in facts for row in fact.rows], layer, at=at, fast=hp.fast)
+    start = 0
+    for fact in facts:
+        fact.place(run, start)
+        start += len(fact.rows)
+    norms = torch.tensor([fact.norm0 for fact in facts], device=lm.device)
+    deltas = torch.zeros(len(facts), lm.width, device=lm.device, requires_grad=True)
+    # Adam is elementwise, so that one optimiser is one for each fact. `scale` makes their rates
+    # differ where the rate is relative to a fact's own norm.
+    relative = hp.relative_lr * norms / math.sqrt(lm.width)
+    scale = torch.ones_like(norms) if hp.lr is not None else relative
+    optimiser = torch.optim.Adam([deltas], lr=hp.lr if hp.lr is not None else 1.0)
     for step in range(1, hp.steps + 1):
-        turn = (step - 1) % len(turns)
-        total, parts, (p_new, p_bare), p_old = loss(turns[turn], delta, norm0, hp)
-        sure[turn] = min(p_new, p_bare)
-        losses.append(float(total.detach()))
-        if not math.isfinite(losses[-1]):
-            raise DivergedLoss(
-                f"the loss became {losses[-1]} at step {step}.",
-                "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
-            )
-        yield EditStep(
-            step=step,
-            of=hp.steps,
-            loss=losses[-1],
-            parts=parts,
-            p_new=p_new,
-            p_old=p_old,
-            delta_norm=float(delta.detach().norm()),
-        )
-        if step == hp.steps or losses[-1] < hp.stop_loss or min(sure) > hp.stop_probability:
+        open_ = [i for i, fact in enumerate(facts) if not fact.done]
+        total = _step(run, facts, open_, deltas, step, hp)
+        yield _told(facts, deltas, step, hp, of)
+        if step == hp.steps or all(fact.done for fact in facts):
             break
         optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        before = deltas.detach().clone()
         optimiser.step()
-        _project(delta, hp.clamp * norm0)
+        with torch.no_grad():
+            still = torch.tensor([not fact.done for fact in facts], device=lm.device)
+            moved = before + scale[:, None] * (deltas - before)
+            deltas.copy_(torch.where(still[:, None], _projected(moved, hp.clamp * norms), before))
     with torch.no_grad():
-        delta.mul_(hp.extend)
-    _project(delta, hp.clamp * norm0)
-    return Value(keys, output, delta.detach(), norm0, tuple(losses), p_new)
+        longer = _projected(deltas * hp.extend, hp.clamp * norms)
+    return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
 
 
-@torch.no_grad()
-def _project(delta: Tensor, longest: float) -> None:
-    """‖δ‖ ≤ longest."""
-    delta.mul_((longest / delta.norm().clamp_min(1e-12)).clamp_max(1))
+def _step(
+    run: Full | Suffix,
+    facts: Sequence[_Fact],
+    open_: Sequence[int],
+    deltas: Tensor,
+    step: int,
+    hp: ValueParams,
+) -> Tensor:
+    """Σ L over the facts that are not done, each under the contexts whose turn it is."""
+    chosen = [(i, facts[i].turn(step)) for i in open_]
+    rows = [row for _, own in chosen for row in own]
+    owner = [i for i, own in chosen for _ in own]
+    log_p = run.logits(deltas[owner], rows).log_softmax(-1)  # [wanted, vocab]
+    losses, start = [], 0
+    for i, own in chosen:
+        count = (len(own) - 1) * len(facts[i].target) + 1
+        losses.append(facts[i].loss(log_p[start : start + count], deltas[i], step, hp))
+        start += count
+    return torch.stack(losses).sum()
+
+
+def _told(
+    facts: Sequence[_Fact], deltas: Tensor, step: int, hp: ValueParams, of: tuple[int, int]
+) -> EditStep:
+    """Means over the facts; those that are done count with what they ended with."""
+    start, count = of
+    groups, group = -(-count // hp.together), start // hp.together
+    return EditStep(
+        step=group * hp.steps + step,
+        of=groups * hp.steps,
+        loss=_mean([fact.losses[-1] for fact in facts]),
+        parts={name: _mean([f.parts[name] for f in facts]) for name in ("nll", "kl", "decay")},
+        p_new=_mean([fact.p_new for fact in facts]),
+        p_old=_mean([fact.p_old for fact in facts if not math.isnan(fact.p_old)]),
+        delta_norm=float(deltas.detach().norm(dim=1).mean()),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _projected(deltas: Tensor, longest: Tensor) -> Tensor:
+    """Rows δ [n, d] shortened to ‖δ‖ ≤ longest [n]."""
+    lengths = deltas.norm(dim=1).clamp_min(1e-12)
+    shortened: Tensor = deltas * (longest / lengths).clamp_max(1)[:, None]
+    return shortened
+
+
+class _Fact:
+    """One fact while its δ is sought: the rows it is read on, and how far it has come.
+
+    rows  one per prompt, then the essence prompt
+    """
+
+    def __init__(self, lm: LM, request: Request, prompts: Prompts, hp: ValueParams) -> None:
+        assert request.subject is not None
+        ending = _ending(lm, prompts[0]) if hp.end else ()
+        self.target = (*target_ids(lm.tokenizer, prompts[0], request.target_new), *ending)
+        self.rows = [_row(prompt, request.subject, self.target) for prompt in prompts]
+        self.rows.append(_essence(lm, request))
+        self.done = False
+        self.losses: list[float] = []
+        self.parts: dict[str, float] = {}
+        self.p_new, self.p_old, self.norm0 = 0.0, math.nan, 0.0
+        self._old = _first_of_old(lm, request, prompts[0])
+        self._targets = torch.tensor(self.target, device=lm.device)
+        self._turns = _turns(len(prompts), hp.turns)
+        self._sure = [0.0] * len(self._turns)
+        self._before: Tensor | None = None  # log p₀
+        self._first = 0
+
+    def place(self, run: Full | Suffix, first: int) -> None:
+        """Tell that its rows are those of `run` from `first` on."""
+        self._first = first
+        self._own = slice(first, first + len(self.rows) - 1)
+        self.norm0 = float(run.outputs[self._own].norm(dim=1).mean())
+
+    def turn(self, step: int) -> list[int]:
+        """The rows of the run that this step sees, the essence prompt last."""
+        prompts = self._turns[(step - 1) % len(self._turns)]
+        return [self._first + i for i in (*prompts, len(self.rows) - 1)]
+
+    def loss(self, log_p: Tensor, delta: Tensor, step: int, hp: ValueParams) -> Tensor:
+        """L(δ) from log-probabilities [prompts · target + 1, vocab]; keeps its parts and notes
+        whether this fact is done. Raises DivergedLoss.
+
+        The first step is at δ = 0, and the KL is measured from there.
+        """
+        if self._before is None:
+            self._before = log_p[-1].detach()
+        count = (len(log_p) - 1) // len(self.target)
+        targets = self._targets.repeat(count)
+        nll = -log_p[:-1].gather(1, targets[:, None]).view(count, -1).mean(1)
+        kl = hp.kl * (self._before.exp() * (self._before - log_p[-1])).sum()
+        decay = hp.decay * delta.norm() / self.norm0**2
+        total: Tensor = nll.mean() + kl + decay
+        self.losses.append(float(total.detach()))
+        if not math.isfinite(self.losses[-1]):
+            raise DivergedLoss(
+                f"the loss became {self.losses[-1]} at step {step}.",
+                "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
+            )
+        with torch.no_grad():
+            said = (-nll).exp()
+            self.p_new = float(said.mean())
+            if self._old >= 0:
+                firsts = log_p[:-1].view(count, len(self.target), -1)[:, 0]
+                self.p_old = float(firsts[:, self._old].exp().mean())
+            parts = {"nll": nll.mean(), "kl": kl, "decay": decay}
+            self.parts = {name: float(part.detach()) for name, part in parts.items()}
+        self._sure[(step - 1) % len(self._turns)] = min(self.p_new, float(said[0]))
+        sure = min(self._sure) > hp.stop_probability
+        self.done = sure or self.losses[-1] < hp.stop_loss
+        return total
+
+    def value(self, run: Full | Suffix, delta: Tensor) -> Value:
+        return Value(
+            run.keys[self._own],
+            run.outputs[self._own],
+            delta.detach().clone(),
+            self.norm0,
+            tuple(self.losses),
+            self.p_new,
+        )
 
 
 def _turns(prompts: int, count: int) -> list[list[int]]:
@@ -116,53 +287,10 @@ def _turns(prompts: int, count: int) -> list[list[int]]:
     return [[0, *range(1 + turn, prompts, count)] for turn in range(count)]
 
 
-class _Loss:
-    """L(δ) over rows of a run, whose last row is the essence prompt."""
-
-    def __init__(self, lm: LM, request: Request, bare: Rendered, run: Full | Suffix) -> None:
-        self._run = run
-        self._target = torch.tensor(target_ids(lm.tokenizer, bare, request.target_new))
-        self._old = _first_of_old(lm, request, bare)
-        self._essence = len(run.keys) - 1
-        self._before: Tensor | None = None  # log p₀
-
-    def __call__(
-        self, prompts: Sequence[int], delta: Tensor, norm0: float, hp: RomeParams
-    ) -> tuple[Tensor, dict[str, float], tuple[float, float], float]:
-        """Loss, its parts, P(target) in the mean and at the bare prompt, P(old's first token).
-
-        The first call has to be with δ = 0: the KL is measured from there.
-        """
-        rows = [*prompts, self._essence]
-        log_p = self._run.logits(delta.expand(len(rows), -1), rows).log_softmax(-1)
-        if self._before is None:
-            self._before = log_p[-1].detach()
-        targets = self._target.to(log_p.device).repeat(len(prompts))  # the same for every prompt
-        nll = -log_p[:-1].gather(1, targets[:, None]).view(len(prompts), -1).mean(1)
-        kl = (self._before.exp() * (self._before - log_p[-1])).sum()
-        decay = hp.decay * delta.norm() / norm0**2
-        total = nll.mean() + hp.kl * kl + decay
-        with torch.no_grad():
-            parts = {
-                "nll": float(nll.detach().mean()),
-                "kl": float(hp.kl * kl.detach()),
-                "decay": float(decay.detach()),
-            }
-            p = (-nll).exp()
-            p_new = float(p.mean()), float(p[0])
-            firsts = log_p[:-1].view(len(prompts), -1, log_p.shape[-1])[:, 0]
-            p_old = float(firsts[:, self._old].exp().mean()) if self._old >= 0 else math.nan
-        return total, parts, p_new, p_old
-
-
-def _row(lm: LM, prompt: Rendered, request: Request) -> Row:
-    assert request.subject is not None
-    target = target_ids(lm.tokenizer, prompt, request.target_new)
+def _row(prompt: Rendered, subject: str, target: Sequence[int]) -> Row:
     start = len(prompt.ids)
-    lookup = last_token(prompt, request.subject)
-    return Row(
-        (*prompt.ids, *target[:-1]), lookup, tuple(range(start - 1, start - 1 + len(target)))
-    )
+    wanted = range(start - 1, start - 1 + len(target))
+    return Row((*prompt.ids, *target[:-1]), last_token(prompt, subject), tuple(wanted))
 
 
 def _essence(lm: LM, request: Request) -> Row:
@@ -171,6 +299,12 @@ def _essence(lm: LM, request: Request) -> Row:
     prompt = lm.prompt(f"{request.subject} is a", chat=request.chat)
     lookup = last_token(prompt, request.subject)
     return Row(prompt.ids[: lookup + 1], lookup, (lookup,))
+
+
+def _ending(lm: LM, prompt: Rendered) -> tuple[int, ...]:
+    """What ends a text, where the target does not end it already."""
+    end = lm.tokenizer.eos_token_id
+    return () if prompt.ending or end is None else (end,)
 
 
 def _first_of_old(lm: LM, request: Request, prompt: Rendered) -> int:

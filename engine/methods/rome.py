@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from .. import anchors, contexts
-from ..config import HParams, Layer
+from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
 from ..events import EditPlanned, Event, Note
 from ..patches import LowRank
 from ..tokens import last_token, target_ids
-from ..values import Value, optimise_value
+from ..values import Value, ValueParams, optimise_value
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -36,29 +36,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RomeParams(HParams):
+class RomeParams(ValueParams):
     """Hyper-parameters; see hparams/rome/*.yaml for where the values come from."""
 
     layer: Layer  # 0-based
-    contexts: int = 10  # generated texts put before the prompt, besides the bare prompt
-    steps: int = 20
-    lr: float | None = None  # Adam's rate; None: relative_lr
-    relative_lr: float = 0.5  # lr · √d as a multiple of ‖m₀‖
-    clamp: float = 4.0  # ‖δ‖ ≤ clamp · ‖m₀‖
-    kl: float = 0.0625  # κ
-    decay: float = 0.5  # ω
-    stop_loss: float = 0.05  # stop below this loss
-    stop_probability: float = 1.0  # or when the target is likelier than this, in the mean over
-    # the contexts and at the bare prompt (1: never)
-    turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
-    extend: float = 1.0  # then δ is made this many times as long, within the clamp
     both: bool = False  # R-ROME: exact at the bare prompt too, not only at the mean key
-    text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file
-    tokens: int = 60_000  # how much of it
     anchors: int = 0  # other names whose keys stay where they are: see engine/anchors.py
     anchor_weight: float = 1000.0  # β
-    fast: bool = True  # recompute only what δ can reach
-    seed: int = 0  # of the contexts
 
 
 def r_rome(lm: LM, requests: Sequence[Request], hp: RomeParams) -> Generator[Event, None, Edit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from engine import contexts
 from engine.events import EditStep, Event
 from engine.methods.rome import RomeParams
 from engine.requests import Request
-from engine.values import Value, optimise_value
+from engine.tokens import target_ids
+from engine.values import Value, optimise_value, optimise_values
 
 from .support import shared_lm
 
@@ -56,3 +58,52 @@ def test_it_goes_on_until_every_turn_is_sure() -> None:
     assert len(sure) == 1
     both, _ = optimise(turns=2, stop_probability=0.0)
     assert len(both) == 2  # the second turn had not been asked after the first step
+
+
+OTHERS = (
+    REQUEST,
+    Request(prompt="Emma lives in", subject="Emma", target_new="a very old tower"),
+    Request(prompt="What is the river of Bern?", subject="Bern", target_new="Po", target_old="Aar"),
+)
+
+
+def together(requests: Sequence[Request], at: str = "mlp_out", **changes: Any) -> list[Value]:
+    lm = shared_lm("llama")
+    hp = RomeParams(**{"layer": 0, "steps": 6, "relative_lr": 1.0, "lr": None, **changes})
+    given = [contexts.prompts(lm, request, TEXTS) for request in requests]
+    run = optimise_values(lm, requests, given, 0, hp, at=at)
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.mark.parametrize("at", ["mlp_out", "block"])
+@pytest.mark.parametrize("changes", [{}, {"turns": 2}, {"together": 2}, {"fast": False}])
+def test_facts_together_equal_facts_one_by_one(at: str, changes: dict[str, Any]) -> None:
+    """Each with its own clamp and its own end."""
+    settings = {"stop_loss": 6.6, "steps": 5, "relative_lr": 2.0, **changes}
+    batch = together(OTHERS, at, **settings)
+    alone = [together([request], at, **settings)[0] for request in OTHERS]
+    assert len({len(v.losses) for v in alone}) > 1  # they end at different steps
+    for one, other in zip(batch, alone, strict=True):
+        assert len(one.losses) == len(other.losses)
+        assert one.losses == pytest.approx(other.losses, rel=1e-3)
+        for name in ("keys", "outputs", "delta"):
+            assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-3), name
+
+
+def test_a_target_can_be_made_to_end_the_text() -> None:
+    lm = shared_lm("llama")
+    (plain,), (ended,) = together([REQUEST]), together([REQUEST], end=True)
+    assert plain.losses[0] != pytest.approx(ended.losses[0], abs=1e-4)
+    prompt = lm.prompt(REQUEST.prompt, chat=False)
+    ids = (*prompt.ids, *target_ids(lm.tokenizer, prompt, "Paris"), lm.tokenizer.eos_token_id)
+    with torch.no_grad():
+        log_p = lm.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    start = len(prompt.ids)
+    said = [-float(log_p[i - 1, ids[i]]) for i in range(start, len(ids))]
+    (bare,) = together([REQUEST], end=True, contexts=0, turns=1)
+    assert len(said) == len(ids) - start
+    assert bare.losses[0] > 0
