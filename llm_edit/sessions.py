@@ -136,18 +136,22 @@ def rename(session: str, title: str, as_json: bool) -> None:
 
 
 @sessions.command()
-@click.argument("session")
+@click.argument("session", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options()
-def rm(session: str, yes: bool, as_json: bool) -> None:
-    """Remove SESSION for good, with its edits."""
+def rm(session: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Remove every SESSION named, for good, with its edits and their files; all or none."""
     with _store() as store:
-        found = store.session(session)
+        found = {each.id: each for each in map(store.session, session)}
+        names = ", ".join(each.title or each.id for each in found.values())
         if not yes:
-            click.confirm(f"Remove {found.title or found.id} for good?", abort=True, err=True)
-        removed = store.delete_session(found.id)
-        files = store.sweep(min_age=0.0)
+            click.confirm(f"Remove {printable(names)} for good?", abort=True, err=True)
+        removed = store.remove_sessions(list(found))
     if as_json:
-        print_json({"id": removed, "files": len(files)})
-    else:
-        click.echo(f"removed {removed}")
+        ids = [each.id for each in removed.sessions]
+        print_json({"removed": ids, "files": removed.files, "vacuumed": removed.vacuumed})
+        return
+    click.echo(f"removed {printable(names)}")
+    if not removed.vacuumed:
+        click.echo("Another program reads the database: its file shrinks at the next removal.",
+                   err=True)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,11 +40,19 @@ class Blobs:
         Raises StoreFull, StoreReadOnly; then nothing is left behind.
         """
         digest = hashlib.sha256(data).hexdigest()
+        self.copy(digest, [data])
+        return digest
+
+    def copy(self, digest: str, chunks: Iterable[bytes]) -> int:
+        """Store what `chunks` give, whose sha256 is `digest`; returns its size in bytes.
+
+        Raises what `chunks` raise, StoreFull, StoreReadOnly; then nothing is left behind.
+        """
         final = self.path(digest)
         temporary = self.folder / f".{new_ulid()}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, data)
+            size = _write_synced(temporary, chunks)
             os.replace(temporary, final)
             _sync_folder(self.folder)
         except OSError as error:
@@ -52,7 +60,17 @@ class Blobs:
         finally:
             with suppress(OSError):  # gone after the rename; never hide the first error
                 temporary.unlink()
-        return digest
+        return size
+
+    def discard(self, digests: Collection[str]) -> int:
+        """Remove these files; returns how many there were. Raises StoreReadOnly."""
+        found = [path for path in map(self.path, digests) if path.exists()]
+        for path in found:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise from_os(error, path) from error
+        return len(found)
 
     def read(self, digest: str) -> bytes:
         """The bytes whose sha256 is `digest`. Raises CorruptTensors."""
@@ -90,11 +108,13 @@ def _ours(path: Path) -> bool:
     return named or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, chunks: Iterable[bytes]) -> int:
+    """Returns the number of bytes."""
     with path.open("xb") as file:
-        file.write(data)
+        size = sum(file.write(chunk) for chunk in chunks)
         file.flush()
         os.fsync(file.fileno())
+    return size
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,21 +16,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .codec import dumps, loads, now
-from .errors import BadBundle, BundleTooNew, from_os
-from .ids import new_ulid
+from .codec import dumps, loads
+from .errors import BadBundle, BundleTooNew
+from .files import replacing
 from .plainform import from_plain, to_plain, told_to_plain
 from .recording import Recording
 
@@ -41,6 +40,7 @@ VERSION = 1
 MAX_TOTAL = 8 << 30  # bytes of all members, unpacked
 MAX_TEXT = 256 << 20  # bytes of manifest, session or events, unpacked
 MAX_RATIO = 100  # unpacked to packed, for members above _SMALL; ours stay below it
+MAX_DEPTH = 100  # of JSON
 _SMALL = 10 << 20
 _CHUNK = 1 << 20
 
@@ -49,8 +49,8 @@ _TENSORS = re.compile(r"tensors/([0-9a-f]{64})\.safetensors")
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member: the same session gives the same bytes
 
-_ELSEWHERE = "Choose another place with --out."
 _AGAIN = "Get the file again, or export the session again."
+_UNFIT = "is not a bundle that can be read:"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError,
            OverflowError, KeyError, IndexError)  # fmt: skip
 
@@ -72,19 +72,8 @@ def write(recording: Recording, path: Path) -> None:
     Raises CorruptTensors or BadBundle (a tensor file of the recording, or too much of it),
     StoreFull, StoreReadOnly.
     """
-    temporary = path.with_name(f".{path.name}.{new_ulid()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-                _write(recording, archive)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise from_os(error, path, _ELSEWHERE) from error
-    finally:
-        with suppress(OSError):  # gone after the rename; never hide the first error
-            temporary.unlink()
+    with replacing(path) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        _write(recording, archive)
 
 
 def _write(recording: Recording, archive: zipfile.ZipFile) -> None:
@@ -104,7 +93,6 @@ def _write(recording: Recording, archive: zipfile.ZipFile) -> None:
     manifest = {
         "format": FORMAT,
         "version": VERSION,
-        "created": now(),
         "files": {name: vars(member) for name, member in listed.items()},
     }
     _add(archive, _MANIFEST, iter([dumps(manifest).encode()]), _DEFLATED)
@@ -146,9 +134,9 @@ def read(path: Path) -> Recording:
     with _opened(path) as archive:
         members = _members(archive)
         listed = _manifest(archive, members)
-        tree = loads(_text(archive, _SESSION, listed))
+        tree = _json(_text(archive, _SESSION, listed))
         lines = _text(archive, _EVENTS, listed).split("\n")  # texts may hold other line ends
-        log = [json.loads(line) for line in lines if line]
+        log = [_json(line, json.loads) for line in lines if line]
 
         def chunks(digest: str) -> Iterator[bytes]:
             return _tensor_chunks(path, digest)
@@ -168,16 +156,14 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             with zipfile.ZipFile(file) as archive:
                 yield archive
     except BadBundle as error:
-        said = error.message if error.message.startswith(("is ", "was ")) else (
-            f"is not a bundle that can be read: {error.message}")  # fmt: skip
+        told = error.message.startswith("is ")
+        said = error.message if told else f"{_UNFIT} {error.message}"
         raise type(error)(f"{path} {said}", error.remedy) from error
+    except RecursionError as error:
+        raise BadBundle(f"{path} {_UNFIT} it is nested too deep.") from error
     except _DAMAGE as error:
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BadBundle(f"{path} is damaged or cut short ({reason}).", _AGAIN) from error
-    except RecursionError as error:
-        raise BadBundle(
-            f"{path} is not a bundle that can be read: it is nested too deep."
-        ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise BadBundle(f"{path} cannot be read ({reason}).") from error
@@ -250,7 +236,7 @@ def _manifest(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> 
         )
     if version != VERSION:
         raise BadBundle(f"its version is {version!r}, which is none.")
-    _only(found, {"format", "version", "created", "files"}, "its manifest")
+    _only(found, {"format", "version", "files"}, "its manifest")
     files = found["files"]
     if not isinstance(files, dict):
         raise BadBundle("its manifest lists no files.")
@@ -296,6 +282,19 @@ def _matches(found: Recording, listed: dict[str, Listed]) -> None:
         raise BadBundle(f"its member {extra[0]!r} belongs to no edit.")
 
 
+def _json(text: str, read: Callable[[str], Any] = loads) -> Any:
+    """Raises BadBundle for what is nested deeper than anything of ours."""
+    found = read(text)
+    level, depth = [found] if isinstance(found, (dict, list)) else [], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise BadBundle("it is nested too deep.")
+        below = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [x for inner in below for x in inner if isinstance(x, (dict, list))]
+    return found
+
+
 def _text(archive: zipfile.ZipFile, name: str, listed: dict[str, Listed]) -> str:
     return b"".join(_verified(archive, name, listed[name])).decode()
 
@@ -323,10 +322,9 @@ def _tensor_chunks(path: Path, digest: str) -> Iterator[bytes]:
     """A tensor file of the bundle, which is opened anew: it may have been changed meanwhile."""
     name = _tensor_name(digest)
     with _opened(path) as archive:
-        members = _members(archive)
-        if name not in members:
-            raise BadBundle(f"its member {name!r} is missing.", _AGAIN)
-        yield from _verified(archive, name, Listed(members[name].file_size, digest))
+        info = archive.getinfo(name)
+        _sized(info)
+        yield from _verified(archive, name, Listed(info.file_size, digest))
 
 
 def _size(count: int) -> str:

@@ -50,6 +50,17 @@ def add_model(db: Connection, values: Mapping[str, str], info: Mapping[str, Any]
     return int(found[0]["id"])
 
 
+def known_model(db: Connection, model: ModelRow) -> int:
+    """The id of this model; where it is known, what is known of it stays. In a transaction only."""
+    key = (model.name, model.fingerprint, model.dtype)
+    found = db.row("SELECT id FROM model WHERE name = ? AND fingerprint = ? AND dtype = ?", key)
+    if found is not None:
+        return int(found["id"])
+    names = ("name", "source", "fingerprint", "dtype", "model_type")
+    row = {name: getattr(model, name) for name in names}
+    return db.insert("model", {**row, "info": dumps(model.info), "created": now()})
+
+
 def create_session(db: Connection, model: int, method: str, title: str) -> str:
     """The id of a new session. Inside a transaction only."""
     session, time = new_ulid(), now()

@@ -50,6 +50,24 @@ def finish(db: Connection, edit_id: str, values: JsonDict) -> None:
     db.update("edit", "id", edit_id, done)
 
 
+def insert_ended(db: Connection, edit: EditRow, seq: int, size: int | None) -> None:
+    """An edit with its outcome, from elsewhere. size: bytes of the tensor file."""
+    plain = ("id", "method", "state", "error", "seed", "device", "owner", "finished",
+             "peak_memory", "success", "verdict", "tensors")  # fmt: skip
+    packed = ("hparams", "request", "seconds", "before", "after", "versions", "body")
+    row = {name: getattr(edit, name) for name in plain}
+    row |= {name: dumps(getattr(edit, name)) for name in packed}
+    db.insert("edit", {**row, "node": seq, "fact": fact(edit.request), "size": size})
+    insert_patches(db, edit.id, edit.patches)
+    insert_metrics(db, edit.id, edit.metrics)
+
+
+def named(db: Connection) -> set[str]:
+    """The tensor files that edits have."""
+    rows = db.rows("SELECT DISTINCT tensors FROM edit WHERE tensors IS NOT NULL")
+    return {row["tensors"] for row in rows}
+
+
 def insert_patches(db: Connection, edit_id: str, patches: Sequence[PatchRecord]) -> None:
     db.insert_all(
         "patch",

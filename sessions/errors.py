@@ -6,9 +6,11 @@ SessionError             exit code 3: what is stored cannot be reached, or nothi
 ├── StoreReadOnly        the folder or file cannot be written
 ├── StoreFull            no space
 ├── StoreLocked          another process held the database for too long
+├── SessionBusy          another process makes an edit in it
 ├── CorruptTensors       an edit's tensor file is missing, short or altered
 ├── BadBundle            exit code 2: not a bundle, damaged, or more than is accepted
 │   └── BundleTooNew     written by a later version
+├── SessionExists        exit code 2: it is here already, and not the same
 └── UnknownReference     exit code 2: no such thing, or more than one
     ├── UnknownSession
     ├── UnknownNode
@@ -64,6 +66,16 @@ class StoreLocked(SessionError):
 
 class CorruptTensors(SessionError):
     """An edit's tensor file is missing, or is not what was stored."""
+
+
+class SessionBusy(SessionError):
+    """A process is making an edit in the session."""
+
+
+class SessionExists(SessionError):
+    """The session that is to be imported is here already, and has taken another way."""
+
+    exit_code = 2
 
 
 class BadBundle(SessionError):

@@ -143,6 +143,9 @@ def _edit_row(value: Any, place: str, nodes: Mapping[str, Node]) -> EditRow:
     found["patches"] = tuple(
         PatchRecord(**_fields(p, f"a patch of {place}", _PATCH)) for p in found["patches"]
     )
+    batch = found["request"].get("requests", [])
+    right = isinstance(batch, list) and all(isinstance(each, dict) for each in batch)
+    _require(right, f"the requests of {place} are not a list of objects")
     for name, seconds in found["seconds"].items():
         _kind(seconds, f"seconds of {place}", name, NUMBER)
     return EditRow(

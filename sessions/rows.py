@@ -161,6 +161,15 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What was removed: sessions, how many tensor files; and whether the space was given back."""
+
+    sessions: tuple[Session, ...]
+    files: int
+    vacuumed: bool
+
+
+@dataclass(frozen=True)
 class Hit:
     """A found text. kind: question | answer | fact; snippet: the words around the match."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from . import edits
 from .blobs import Blobs
 from .database import Connection
 from .errors import CorruptTensors, from_os
@@ -28,8 +29,7 @@ def sweep(db: Connection, blobs: Blobs, min_age: float) -> list[Path]:
 
     Raises StoreReadOnly.
     """
-    known = {row["tensors"] for row in db.rows("SELECT tensors FROM edit")}
-    orphans = blobs.orphans(known, min_age)
+    orphans = blobs.orphans(edits.named(db), min_age)
     for path in orphans:
         try:
             path.unlink(missing_ok=True)

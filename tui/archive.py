@@ -54,13 +54,7 @@ class Archive:
 
     def delete(self, session: str) -> Job[str]:
         """Remove a session for good, with its files; ends with its id."""
-
-        def work(store: Store) -> str:
-            gone = store.delete_session(session)
-            store.sweep()
-            return gone
-
-        return self._submit("delete", work)
+        return self._submit("delete", lambda store: store.remove_sessions([session]).sessions[0].id)
 
     def close(self, timeout: float = 2.0) -> None:
         if self._worker is not None:

@@ -109,5 +109,6 @@ def test_sessions_can_be_found_named_and_removed(run: Run, model: Path) -> None:
               if h["kind"] == "question"]  # fmt: skip
     assert hit["session"] == row["id"]
     assert run("sessions", "rm", "capitals", stdin="n\n").code == 130
-    assert run("sessions", "rm", "capitals", "--yes").code == 0
+    removed = run("sessions", "rm", "capitals", "--yes", "--json").json
+    assert removed == {"removed": [row["id"]], "files": 0, "vacuumed": True}
     assert run("sessions", "list", "--json").json["sessions"] == []

@@ -81,6 +81,14 @@ def test_it_holds_json_and_safetensors_with_checksums_and_nothing_else(
     assert names == ["events.jsonl", "manifest.json", "session.json", *tensors]
 
 
+def test_the_same_session_gives_the_same_file(scribe: Scribe, file: Path) -> None:
+    session = lived_in(scribe)
+    bundle.write(scribe.store.recording(session), file)
+    first = file.read_bytes()
+    bundle.write(scribe.store.recording(session), file)
+    assert file.read_bytes() == first
+
+
 def test_an_edit_without_tensors_has_none(scribe: Scribe, file: Path) -> None:
     bundle.write(scribe.store.recording(lived_in(scribe)), file)
     found = bundle.read(file)

@@ -131,14 +131,15 @@ def test_delete_takes_everything_of_one_session_and_nothing_of_another(scribe: S
         store.add_events(session.id, node.id, "1", [{"kind": "Note", "seq": 0, "t": 0.0}])
     for i in range(1200):
         store.add_message(gone.id, "user", f"word{i}")
-    assert store.delete_session("gone") == gone.id
+    removed = store.remove_sessions(["gone", gone.id])
+    assert [session.id for session in removed.sessions] == [gone.id]
+    assert (removed.files, removed.vacuumed) == (1, True)
     assert [s.id for s in store.sessions()] == [kept.id]
     assert store.search("gone") == []
     assert store.search("word7") == []
     assert len(store.search("kept")) == 1
     assert store.input_history() == ["tell me of kept things"]
     assert len(store.edits(kept.id)) == 1
-    removed = store.sweep(min_age=0)
-    assert len(removed) == 1
+    assert store.sweep(min_age=0) == []
     assert store.tensors(store.edit("edit-kept")) == b"kept"
     assert store.check() == []
