@@ -33,6 +33,7 @@ STAGES = {
     "contexts": "writing contexts",
     "probes": "asking the checks",
     "compare": "asking both states",
+    "influence": "weighing the edits",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",
