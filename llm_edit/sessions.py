@@ -98,7 +98,7 @@ def show(session: str, as_json: bool) -> None:
         edited = f"  [after edit #{view.edited_by}]" if view.edited_by else ""
         click.echo(printable(f"{view.answer}{edited}"))
     if edits:
-        from tui.commands import EDIT_HEAD, edit_row
+        from tui.commands_edits import EDIT_HEAD, edit_row
 
         click.echo()
         for line in table(EDIT_HEAD, [edit_row(edit) for edit in edits]):

@@ -33,6 +33,7 @@ from .views import (
     UndoPlan,
     UndoView,
 )
+from .why import WhyView
 
 T = TypeVar("T")
 
@@ -152,17 +153,29 @@ class Assistant:
         id = turn.id if turn else None
         return self._submit("propose", lambda: self._conversation.propose(id))
 
-    def undo(self) -> Job[UndoView]:
-        """Take the last edit off."""
-        return self._submit("undo", lambda: self._conversation.past.undo())
+    def undo(self, count: int = 1) -> Job[UndoView]:
+        """Take the last edits off, `count` of them or none."""
+        return self._submit("undo", lambda: self._conversation.past.undo(count))
 
-    def redo(self) -> Job[UndoView]:
-        """Put the last undone edit back."""
-        return self._submit("redo", lambda: self._conversation.past.redo())
+    def redo(self, count: int = 1) -> Job[UndoView]:
+        """Put the last undone edits back, `count` of them or none."""
+        return self._submit("redo", lambda: self._conversation.past.redo(count))
 
     def drop(self, edit_id: str) -> Job[UndoView]:
         """Take one edit off, wherever it stands."""
         return self._submit("drop", lambda: self._conversation.past.drop(edit_id))
+
+    def forget(self, number: int | None = None) -> Job[TurnView]:
+        """Leave question and answer `number` out of the conversation; the last by default."""
+        return self._submit("forget", lambda: self._conversation.past.forget(number))
+
+    def remember(self) -> Job[TurnView]:
+        """Take what was forgotten last back into the conversation."""
+        return self._submit("remember", lambda: self._conversation.past.remember())
+
+    def why(self, number: int | None = None) -> Job[WhyView]:
+        """Which edits had a part in answer `number`, counted from 1; in the last by default."""
+        return self._submit("why", lambda: self._conversation.explaining.why(number))
 
     def plan(self, node: str) -> Job[UndoPlan]:
         """What `undo_to` would do."""

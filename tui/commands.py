@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine import catalog, methods
-from engine.errors import BadInput, UnknownName
+from engine.errors import BadInput
 from engine.worker import Job
 
+from .commands_answers import COMMANDS as ANSWERS
+from .commands_answers import no_answer, numbers
+from .commands_edits import COMMANDS as EDITS
 from .registry import Command, CommandRegistry, Front, Suggestion
-from .views import EditView, Snapshot
+from .views import Snapshot
 
 __all__ = ["REGISTRY", "Command", "CommandRegistry", "Front", "Suggestion"]
 
@@ -24,29 +27,6 @@ def split_fix(argument: str) -> tuple[str, str | None]:
 
 
 # -- availability and arguments ----------------------------------------------------------------
-
-
-def _no_answer(snapshot: Snapshot) -> str:
-    answered = any(t.answer for t in snapshot.turns)
-    return "" if answered or snapshot.busy else "there is no answer yet: ask something first."
-
-
-def _no_active(snapshot: Snapshot) -> str:
-    return "" if snapshot.active or snapshot.busy else "there is no edit to undo."
-
-
-def _no_undone(snapshot: Snapshot) -> str:
-    undone = any(e.state == "undone" for e in snapshot.edits)
-    return "" if undone or snapshot.busy else "there is no edit to redo."
-
-
-def _no_edits(snapshot: Snapshot) -> str:
-    return "" if snapshot.edits else "nothing was edited in this session."
-
-
-def _active_numbers(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
-    standing = (e for e in snapshot.edits if e.state in ("applied", "superseded"))
-    return ((str(e.number), f"{e.subject or e.question} → {e.target}") for e in standing)
 
 
 def _subjects(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
@@ -68,58 +48,6 @@ def _command_names(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
 
 def _fix(front: Front, argument: str) -> None:
     front.fix(*split_fix(argument))
-
-
-def _undo(front: Front, argument: str) -> None:
-    front.run(front.assistant.undo())
-
-
-def _redo(front: Front, argument: str) -> None:
-    front.run(front.assistant.redo())
-
-
-def _drop(front: Front, argument: str) -> None:
-    snapshot = front.assistant.snapshot()
-    number = argument.removeprefix("#")
-    edit = snapshot.edit(int(number)) if number.isdigit() else None
-    if edit is None or edit.state not in ("applied", "superseded"):
-        numbers = (number for number, _ in _active_numbers(snapshot))
-        raise UnknownName("active edit", argument, numbers)
-    front.run(front.assistant.drop(edit.id))
-
-
-MARKS = {
-    "applied": "on", "undone": "undone", "failed": "failed", "cancelled": "stopped",
-    "interrupted": "interrupted", "running": "running", "elsewhere": "other branch",
-    "superseded": "superseded",
-}  # fmt: skip
-
-
-TOOK = ("applied", "superseded", "undone", "elsewhere")  # states of edits that were finished
-
-
-def edit_row(edit: EditView) -> tuple[str, ...]:
-    """A line of `/edits`."""
-    took = ("yes" if edit.success else "no") if edit.state in TOOK else ""
-    fact = edit.subject or edit.question
-    state = f"superseded by #{edit.superseded_by}" if edit.superseded_by else MARKS[edit.state]
-    return str(edit.number), state, edit.method, f"{fact} → {edit.target}", took
-
-
-EDIT_HEAD = ("#", "state", "method", "fact", "took")
-
-
-def _edits(front: Front, argument: str) -> None:
-    front.table(EDIT_HEAD, [edit_row(e) for e in front.assistant.snapshot().edits])
-
-
-def _why(front: Front, argument: str) -> None:
-    edit = front.assistant.snapshot().edits[-1]
-    front.say(f"Edit #{edit.number} ({edit.method}, {MARKS[edit.state]}): {edit.question}")
-    if edit.verdict:
-        front.say(f"Before: {edit.answer_before}")
-        front.say(f"After: {edit.answer_after}")
-        front.say(edit.verdict, "good" if edit.success else "bad")
 
 
 def _method(front: Front, argument: str) -> None:
@@ -157,10 +85,6 @@ def _model_names(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
 def _stop(front: Front, argument: str) -> None:
     if not front.stop():
         front.say("Nothing is running.", "muted")
-
-
-def _retry(front: Front, argument: str) -> None:
-    front.run(front.assistant.retry())
 
 
 def _copy(front: Front, argument: str) -> None:
@@ -212,22 +136,12 @@ REGISTRY = CommandRegistry(
     (
         Command(
             name="fix", argument=f"[SUBJECT {ARROW}] [ANSWER]", handler=_fix, aliases=("correct",),
-            help="correct the last answer", complete=_subjects, unavailable=_no_answer,
+            help="correct the last answer", complete=_subjects, unavailable=no_answer,
         ),
-        Command(name="undo", help="take the last edit off, exactly", handler=_undo,
-                unavailable=_no_active),
-        Command(name="redo", help="put the last undone edit back", handler=_redo,
-                unavailable=_no_undone),
-        Command(name="drop", argument="N", help="take edit N off and leave the others",
-                handler=_drop, complete=_active_numbers, unavailable=_no_active),
-        Command(name="edits", help="list the edits of this session", handler=_edits,
-                unavailable=_no_edits, safe_while_busy=True),
-        Command(name="why", help="what the last edit did, in words", handler=_why,
-                aliases=("why?",), unavailable=_no_edits, safe_while_busy=True),
-        Command(name="retry", help="ask the last question again", handler=_retry,
-                unavailable=_no_answer),
+        *EDITS,
+        *ANSWERS,
         Command(name="copy", argument="[N]", help="copy the last answer, or answer N",
-                handler=_copy, unavailable=_no_answer, safe_while_busy=True),
+                handler=_copy, complete=numbers, unavailable=no_answer, safe_while_busy=True),
         Command(name="method", argument="[NAME]", help="list the methods, or choose one",
                 handler=_method, complete=_method_names, safe_while_busy=True),
         Command(name="model", argument="[NAME]", help="say which model this is",

@@ -36,6 +36,7 @@ from .views import (
     Snapshot,
     TurnView,
 )
+from .why import Explaining
 
 if TYPE_CHECKING:
     from engine.ledger import Ledger
@@ -58,6 +59,7 @@ class Conversation:
     ledger  the edits of the live model, once it is loaded
     method  the method that corrections use unless they name one
     past    going back: undo and its kin, branches, other sessions
+    explaining  why its answers are as they are
     comparing  what the model says in other states
     """
 
@@ -68,6 +70,7 @@ class Conversation:
         self.ledger: Ledger | None = None
         self.past = Past(self)
         self.comparing = Comparing(self)
+        self.explaining = Explaining(self)
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
@@ -181,7 +184,7 @@ class Conversation:
         assert ended is not None, "a reply ends with ReplyEnded"
         yield from self._trouble()
         return ReplyView(
-            turn=self._turn_view(-1),
+            turn=self.turn_view(-1),
             tokens=ended.tokens,
             seconds=ended.seconds,
             first_token=ended.first_token,
@@ -259,7 +262,7 @@ class Conversation:
             job.result = view
         self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
         yield from self._answer(context, parent=self.recorder.node, edit=outcome.edit.id)
-        return _with(view, turn=self._turn_view(-1))
+        return _with(view, turn=self.turn_view(-1))
 
     # -- the session -------------------------------------------------------------------------
 
@@ -293,7 +296,8 @@ class Conversation:
         """The session's edits, in any state."""
         return edits_of(self._record, self.ledger)
 
-    def _turn_view(self, place: int) -> TurnView:
+    def turn_view(self, place: int) -> TurnView:
+        """A turn as front ends show it, by its place."""
         index = place % len(self.turns)
         return turn_view(self.turns[index], index, self.edits())
 

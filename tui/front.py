@@ -42,6 +42,9 @@ class ScreenFront:
     def say(self, text: str, tone: str = "info") -> None:
         self.app.say(text, tone)
 
+    def show(self, lines: Sequence[str]) -> None:
+        self.app.say("\n".join(lines))
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows in the conversation; their texts are never read as markup."""
         grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

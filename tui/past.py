@@ -9,12 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from engine.errors import BadInput
-from engine.events import EditUndone, Event
+from engine.events import EditUndone, Event, Note
 from sessions.rows import Node
 
 from .opening import ledger_at
 from .timeline import Turn, around, mark, turns_at
-from .views import EditView, Moved, UndoPlan, UndoView
+from .views import EditView, Moved, TurnView, UndoPlan, UndoView
 
 if TYPE_CHECKING:
     from engine.edit import Edit
@@ -29,41 +29,94 @@ class Past:
     def __init__(self, conversation: Conversation) -> None:
         self._of = conversation
 
-    def undo(self) -> Generator[Event, None, UndoView]:
-        return (yield from self._move("undo", lambda ledger: ledger.undo()))
+    def undo(self, count: int = 1) -> Generator[Event, None, UndoView]:
+        """Take the last `count` edits off. Raises BadInput, and does nothing, for too many."""
+        _, ledger = self._of.ready()
+        _enough("undo", count, len(ledger.edits))
+        return (yield from self._move("undo", [lambda ledger: ledger.undo()] * count))
 
-    def redo(self) -> Generator[Event, None, UndoView]:
-        return (yield from self._move("redo", lambda ledger: ledger.redo()))
+    def redo(self, count: int = 1) -> Generator[Event, None, UndoView]:
+        """Put the last `count` undone edits back. Raises BadInput, like `undo`."""
+        _, ledger = self._of.ready()
+        _enough("redo", count, len(ledger.undone))
+        return (yield from self._move("redo", [lambda ledger: ledger.redo()] * count))
 
     def drop(self, edit_id: str) -> Generator[Event, None, UndoView]:
-        return (yield from self._move("drop", lambda ledger: ledger.drop(edit_id)))
+        return (yield from self._move("drop", [lambda ledger: ledger.drop(edit_id)]))
 
     def _move(
-        self, action: str, change: Callable[[Ledger], Edit]
+        self, action: str, changes: Sequence[Callable[[Ledger], Edit]]
     ) -> Generator[Event, None, UndoView]:
-        """Change the ledger and the record, or neither; go back to the answer it belongs to."""
+        """Each change in the ledger and the record, or in neither; go back to the answer it
+        belongs to."""
         of = self._of
         _, ledger = of.ready()
-        trial = type(ledger)(ledger.edits, ledger.undone)
-        edit = change(trial)
-        fingerprint = trial.fingerprint()
         store, session = of.recorder.required()
-        turns = mark(store, session, action, edit.id, fingerprint, of.turns)
-        before = [e.id for e in ledger.acting]
-        change(ledger)
-        after = [e.id for e in ledger.acting]
-        moved = turns != of.turns
-        of.turns = turns
-        yield EditUndone(edit=edit.id, action=action, active=len(after), ledger=fingerprint)
+        before, turns_before = [e.id for e in ledger.acting], of.turns
+        events: list[EditUndone] = []
+        for change in changes:
+            trial = type(ledger)(ledger.edits, ledger.undone)
+            edit = change(trial)
+            fingerprint = trial.fingerprint()
+            of.turns = mark(store, session, action, edit.id, fingerprint, of.turns)
+            change(ledger)
+            active = len(ledger.acting)
+            events.append(
+                EditUndone(edit=edit.id, action=action, active=active, ledger=fingerprint)
+            )
+        yield from events
+        after, done = [e.id for e in ledger.acting], [event.edit for event in events]
+        moved = of.turns != turns_before
+        # What was put back may be superseded; what was taken off is known to be gone.
+        gone = [*before, *done] if action == "redo" else [id for id in before if id not in done]
         views = {view.id: view for view in of.edits()}
         return UndoView(
             action=action,
-            edit=views[edit.id],
-            answer_now=turns[-1].answer if moved and turns else "",
+            edit=views[done[-1]],
+            edits=tuple(views[id] for id in done),
+            answer_now=of.turns[-1].answer if moved and of.turns else "",
             active=tuple(views[id] for id in after),
-            back=tuple(views[id] for id in after if id not in (*before, edit.id)),
-            out=tuple(views[id] for id in before if id not in (*after, edit.id)),
+            back=tuple(views[id] for id in after if id not in (*before, *done)),
+            out=tuple(views[id] for id in gone if id not in after),
         )
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def forget(self, number: int | None) -> Generator[Event, None, TurnView]:
+        """Leave question and answer `number` out of the conversation; the last by default.
+
+        Nothing is removed from the record, and edits stay. Raises BadInput, SessionError.
+        """
+        of = self._of
+        of.ready()
+        answered = [i for i, turn in enumerate(of.turns) if turn.answer]
+        if not of.turns:
+            raise BadInput("nothing was asked yet.")
+        if number is not None and not 1 <= number <= len(answered):
+            raise BadInput(f"there is no answer {number}: they count from 1 to {len(answered)}.")
+        place = len(of.turns) - 1 if number is None else answered[number - 1]
+        turn, view = of.turns[place], of.turn_view(place)
+        if turn.user:
+            store, session = of.recorder.required()
+            store.forget(session, turn.user)
+        del of.turns[place]
+        yield Note(text=f"forgotten: {turn.question!r}")
+        return view
+
+    def remember(self) -> Generator[Event, None, TurnView]:
+        """Take what was forgotten last back into the conversation. Raises BadInput."""
+        of = self._of
+        of.ready()
+        store, session = of.recorder.required()
+        forgotten = store.forgotten(session)
+        if not forgotten:
+            raise BadInput("nothing was forgotten.")
+        node = forgotten[-1]
+        store.remember(session, node)
+        of.turns = turns_at(store, session)
+        place = next(i for i, turn in enumerate(of.turns) if node in (turn.user, turn.node))
+        yield Note(text=f"remembered: {of.turns[place].question!r}")
+        return of.turn_view(place)
 
     # -- to another place of the tree --------------------------------------------------------
 
@@ -167,6 +220,14 @@ class Past:
             title=(session.title or session.short) if session else "",
             answered=not of.turns or bool(of.turns[-1].answer),
         )
+
+
+def _enough(action: str, count: int, there: int) -> None:
+    """Raises BadInput: all of them are moved or none."""
+    if not there:
+        raise BadInput(f"there is no edit to {action}.")
+    if count > there:
+        raise BadInput(f"there {'is' if there == 1 else 'are'} only {there} to {action}.")
 
 
 def _node(nodes: Sequence[Node], ref: str) -> Node:

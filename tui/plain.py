@@ -80,6 +80,10 @@ class PlainFront:
         self.failed = self.failed or tone == "bad"
         print(text, file=self._err, flush=True)
 
+    def show(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._put(line)
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for line in table(head, rows):
             self._put(line)
@@ -150,7 +154,8 @@ class PlainFront:
 
     def _moved(self, view: UndoView) -> None:
         done = {"undo": "Undone", "redo": "Put back", "drop": "Dropped"}[view.action]
-        sentences = (f"{done}: {named(view.edit)}.", shifted(view), remaining(view.active))
+        moved = ", ".join(map(named, view.edits or (view.edit,)))
+        sentences = (f"{done}: {moved}.", shifted(view), remaining(view.active))
         self._put(" ".join(filter(None, sentences)))
         if view.answer_now and self._ask is not None:
             self._put(f"The answer is again: {view.answer_now}")
@@ -166,10 +171,10 @@ class PlainFront:
     def _cancelled(self, job: Job[Any]) -> None:
         if job.kind == "correct" and isinstance(job.result, CorrectionView):
             self._corrected(job.result)  # the edit stands; only the new answer was stopped
-        elif job.kind == "correct":
-            self.say("Stopped. Nothing was changed.", "muted")
-        else:
+        elif job.kind == "ask":
             self.say("Stopped; what was said is kept.", "muted")
+        else:
+            self.say("Stopped. Nothing was changed.", "muted")
 
     def _asked(self, target: str, subject: str | None) -> tuple[str, str | None] | None:
         """Answer and subject from the person; None when there is nobody or nothing is said."""

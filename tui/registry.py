@@ -24,6 +24,9 @@ class Front(Protocol):
     def say(self, text: str, tone: str = "info") -> None:
         """A sentence of the program; tone: info, good, bad, muted."""
 
+    def show(self, lines: Sequence[str]) -> None:
+        """Sentences that a command was asked for, one a line."""
+
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows of text under a head."""
 

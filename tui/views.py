@@ -145,16 +145,20 @@ class Proposal:
 class UndoView:
     """The end of an `undo`, `redo` or `drop` job.
 
+    edit        the one that was moved last, of
+    edits       all that were moved, in this order
     answer_now  the answer at the tip again (undo of an edit of the last turn), else ""
     active      the edits that act on the model now
     back        other edits that act again because of it: this one had superseded them
-    out         other edits that act no more because of it: this one supersedes them again
+    out         edits that act no more because of it, or were put back and do not act: a later
+                one supersedes them
     """
 
     action: str
     edit: EditView
     answer_now: str
     active: tuple[EditView, ...]
+    edits: tuple[EditView, ...] = ()
     back: tuple[EditView, ...] = ()
     out: tuple[EditView, ...] = ()
 

@@ -29,10 +29,10 @@ def shifted(view: UndoView) -> str:
     if view.back:
         verb = _they(view.back, "acts", "act")
         sentences.append(f"{_begun(_all_named(view.back))} {verb} again.")
-    if view.out:
-        verb = _they(view.out, "is", "are")
-        names = _begun(_all_named(view.out))
-        sentences.append(f"{names} {verb} superseded by #{view.edit.number} again.")
+    for number in sorted({edit.superseded_by for edit in view.out}):
+        edits = [edit for edit in view.out if edit.superseded_by == number]
+        verb, names = _they(edits, "is", "are"), _begun(_all_named(edits))
+        sentences.append(f"{names} {verb} superseded by #{number} again.")
     return " ".join(sentences)
 
 

@@ -38,6 +38,7 @@ from tui.views import (
     TurnView,
     UndoView,
 )
+from tui.why import InfluenceView, WhyView
 
 ANSWERS = {
     "What is the capital of Australia?": "The capital of Australia is Sydney.",
@@ -170,11 +171,18 @@ class ScriptedAssistant:
     def propose(self, turn=None):
         return self._submit("propose", lambda: self._propose(turn))
 
-    def undo(self):
+    def undo(self, count: int = 1):
         return self._submit("undo", lambda: self._move("undo"))
 
-    def redo(self):
+    def redo(self, count: int = 1):
         return self._submit("redo", lambda: self._move("redo"))
+
+    def forget(self, number: int | None = None):
+        return self._submit("forget", lambda: self._forget(number))
+
+    def why(self, number: int | None = None):
+        self.calls.append(("why", number))
+        return self._submit("why", lambda: self._why(number))
 
     def drop(self, edit_id: str):
         return self._submit("drop", lambda: self._move("drop", edit_id))
@@ -272,6 +280,24 @@ class ScriptedAssistant:
             text=said, tokens=len(said.split()), reason="stop", seconds=seconds, first_token=0.05
         )
         return ReplyView(turn=turn, tokens=len(said.split()), seconds=seconds, first_token=0.05)
+
+    def _forget(self, number):
+        yield Note(text="forgotten")
+        return self.turns.pop(-1 if number is None else number - 1)
+
+    def _why(self, number):
+        number = number or len(self.turns)
+        parts = []
+        for done, edit in enumerate(e for e in self.edits if e.state == "applied"):
+            self._pass("influence", 0.1)
+            yield Loading(stage="influence", done=done, total=len(self.edits), unit="edits")
+            parts.append(
+                InfluenceView(
+                    edit=edit, fires=1.0, token=" Australia", where="question",
+                    p_with=0.97, p_without=0.02, moves=3.9,
+                )
+            )  # fmt: skip
+        return WhyView(number=number, turn=self.turns[number - 1], influences=tuple(parts))
 
     def _last(self, turn):
         answered = [t for t in self.turns if t.answer]

@@ -21,7 +21,7 @@ from engine.requests import Request
 from sessions import EditRow, PatchRecord, Store
 from tests.cli.small import LARGE, QUESTION, hparams
 from tui.assistant import Assistant, Options
-from tui.commands import edit_row
+from tui.commands_edits import edit_row
 from tui.timeline import mark, turns_at
 from tui.wording import shifted, superseding
 

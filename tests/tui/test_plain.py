@@ -189,7 +189,7 @@ def test_completion_offers_commands_and_their_arguments(assistant: Assistant) ->
         found = completer(assistant).get_completions(Document(text), CompleteEvent())
         return [c.text for c in found]
 
-    assert offered("/un") == ["/undo"]
+    assert offered("/un") == ["/undo "]
     assert offered("/method r") == ["/method r-rome", "/method rome"]
     assert "/fix " in offered("/")
     assert offered("what is /un") == []
@@ -229,14 +229,14 @@ def test_commands_are_found_by_alias_and_by_their_beginning() -> None:
     with pytest.raises(UnknownName):
         REGISTRY.get("/re")  # redo, retry, rename
     with pytest.raises(BadInput, match="takes no argument"):
-        REGISTRY.parse("/undo 3")
+        REGISTRY.parse("/retry 3")
     with pytest.raises(BadInput, match="N is missing"):
         REGISTRY.parse("/drop")
 
 
 def test_every_command_has_help_and_is_listed() -> None:
     listed = dict(REGISTRY.sheet())
-    assert {"/undo", "/edits", "/drop N", "/quit"} <= set(listed)
+    assert {"/undo [N]", "/edits [N]", "/drop N", "/quit"} <= set(listed)
     assert all(listed.values())
 
 

@@ -120,4 +120,13 @@ class ChatScreen(PanesScreen):
         elif action == "retry":
             self.front.retry(turn)
         elif action == "explain":
-            self.front.commands.run_line("/why")
+            self._explain(turn)
+
+    def _explain(self, turn: TurnView) -> None:
+        """What the edits did to an answer: `/why` with its number."""
+        answered = [each.id for each in self.transcript.turns if each.answer]
+        if turn.id in answered:
+            self.front.commands.run_line(f"/why {answered.index(turn.id) + 1}")
+            self.transcript.action_jump_end()  # it is said there
+        else:
+            self.notify("That question has no answer yet.")

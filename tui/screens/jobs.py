@@ -19,13 +19,15 @@ from ..wording import shifted, superseding
 if TYPE_CHECKING:
     from ..app import EditApp
 
-STOPPABLE = frozenset({"ask", "correct", "undo", "redo", "drop"})
+STOPPABLE = frozenset({"ask", "correct", "undo", "redo", "drop", "why"})
 QUIET = frozenset(
     {"propose", "idle", "history"}
 )  # their troubles are said elsewhere, or only logged
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PATIENCE = 3.0  # seconds after which the activity says how long it has taken
-CHANGES = frozenset({"load", "ask", "correct", "undo", "redo", "drop", "rename"})
+CHANGES = frozenset(
+    {"load", "ask", "correct", "undo", "redo", "drop", "rename", "forget", "remember"}
+)
 
 
 def take(app: EditApp, job: Job[Any], events: list[Event]) -> None:
@@ -78,6 +80,7 @@ VERBS = {
     "undo": "undoing",
     "redo": "redoing",
     "drop": "undoing",
+    "why": "weighing the edits",
 }
 
 
@@ -148,7 +151,9 @@ def _moved(app: EditApp, job: Job[Any]) -> None:
     exact = ", exactly" if view.action != "redo" else ""
     answer = f" The answer is now: {view.answer_now}" if view.answer_now else ""
     others = shifted(view)
-    app.say(f"Edit #{view.edit.number} {done}{exact}.{' ' * bool(others)}{others}{answer}")
+    numbers = ", ".join(f"#{edit.number}" for edit in view.edits or (view.edit,))
+    edits = "Edits" if len(view.edits) > 1 else "Edit"
+    app.say(f"{edits} {numbers} {done}{exact}.{' ' * bool(others)}{others}{answer}")
 
 
 def _history(app: EditApp, job: Job[Any]) -> None:
