@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,7 @@ CANDIDATES = 10
 
 _QUOTED = re.compile(r"[\"“«‘']([^\"”»’']{2,})[\"”»’'](?!\w)")
 _WORD = re.compile(r"[^\W_]+(?:['’.\-&][^\W_]+)*", re.UNICODE)
+_SHORTENED = re.compile(r"['’](?:s|m|re|ve|ll|d)$", re.IGNORECASE)
 _JOINERS = {"of", "the", "de", "la", "le", "van", "von", "der", "den", "and", "del", "da", "di",
             "du", "on", "in", "for", "&"}  # fmt: skip
 _FUNCTION = _JOINERS | {
@@ -40,17 +41,35 @@ _FUNCTION = _JOINERS | {
     "called", "known", "most", "some", "any", "not", "than", "into", "if", "so", "also",
 }  # fmt: skip
 
+_ABOUT = re.compile(
+    r"(?<!\bkind )(?<!\btype )(?<!\bsort )\b(?:of|for|in)\s+(?:(?:the|a|an)\s+)?$", re.IGNORECASE
+)
+_INVERTED = re.compile(  # a question whose verb, or the rest of it, comes after its subject
+    r"(?:(?:in|on|at|from|to|by|for|with)\s+)?(?:what|which|who|whom|whose|where|when|why|how)\b"
+    r"[^,]*?\b(?P<helper>do|does|did|is|are|was|were)\s",
+    re.IGNORECASE,
+)
+_DOER = re.compile(r"who\s+", re.IGNORECASE)
+_THING = re.compile(r"(?:which|what)\s+", re.IGNORECASE)
+_PARTICIPLE = re.compile(
+    r"\w+ed|born|built|made|known|found|held|spoken|written|drawn|sung|won|set|shot|sold|"
+    r"begun|grown|given|taken|seen|worn|eaten|told|taught|fought|lost|cut",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class Span:
     """Words of the prompt, where they begin in it, and how much the answer hangs on them.
 
     score  drop of the answer's mean token log-probability when the span is noised, in nats
+    about  the question asks something of it: the symbol for *gold*, what animal a *dolphin* is
     """
 
     text: str
     start: int
     score: float = 0.0
+    about: bool = False
 
 
 def candidates(question: str) -> list[Span]:
@@ -60,7 +79,17 @@ def candidates(question: str) -> list[Span]:
         text = question[start:end]
         if occurrences(question, text) == 1:
             spans.setdefault(text, Span(text, start))
-    return list(spans.values())[:CANDIDATES]
+    about = _about(question, list(spans.values())[:CANDIDATES])
+    return [replace(span, about=span in about) for span in list(spans.values())[:CANDIDATES]]
+
+
+def _about(question: str, spans: Sequence[Span]) -> list[Span]:
+    """Those behind "of", "for" or "in"; without any, those behind "is", "does" and their kin."""
+    behind = [span for span in spans if _ABOUT.search(question[: span.start])]
+    inverted = _INVERTED.match(question)
+    if behind or inverted is None:
+        return behind
+    return [span for span in spans if span.start >= inverted.end()]
 
 
 def find_subject(lm: LM, question: str, answer: str = "", *, chat: bool = True) -> list[Span]:
@@ -77,7 +106,7 @@ def find_subject(lm: LM, question: str, answer: str = "", *, chat: bool = True) 
         return spans
     target = continuation(lm.tokenizer, prompt.glue + text)[:ANSWER_TOKENS]
     drops = _trace(lm, prompt, target, spans)
-    ranked = [Span(s.text, s.start, drop) for s, drop in zip(spans, drops, strict=True)]
+    ranked = [replace(span, score=drop) for span, drop in zip(spans, drops, strict=True)]
     return sorted(ranked, key=lambda span: -span.score)
 
 
@@ -138,23 +167,53 @@ def _capitalised(text: str) -> Iterator[tuple[int, int]]:
                 j = k
             elif words[k].group() not in _JOINERS:
                 break
-        yield words[i].start(), words[j].end()
+        owned = _SHORTENED.search(words[j].group())  # Picasso's
+        yield words[i].start(), words[j].end() - (len(owned.group()) if owned else 0)
         i = j + 1
 
 
 def _content(text: str) -> Iterator[tuple[int, int]]:
-    """Runs of words that are not function words."""
+    """Runs of words that are not function words, without the verb of a question."""
+    runs = list(_runs(text))
+    if runs and _is_verb(text, runs[-1]):
+        runs[-1] = runs[-1][:-1]
+    doer = _DOER.match(text)
+    if runs and doer and doer.end() == runs[0][0].start():  # who *wrote* Hamlet
+        runs[0] = runs[0][1:]
+    for run in filter(None, runs):
+        yield run[0].start(), run[-1].end()
+    thing = _THING.match(text)
+    if thing and runs and runs[0] and thing.end() == runs[0][0].start() and len(runs[0]) > 2:
+        yield runs[0][2].start(), runs[0][-1].end()  # which organ makes *insulin*
+
+
+def _is_verb(text: str, run: Sequence[re.Match[str]]) -> bool:
+    """Whether a question's last run ends in its verb: When was Albert Einstein *born*?"""
+    question = _INVERTED.match(text)
+    last = run[-1].group()
+    if question is None or len(run) < 2 or run[0].start() < question.end() or _proper(last):
+        return False
+    done = question["helper"].lower() in ("do", "does", "did")
+    return done or _PARTICIPLE.fullmatch(last) is not None
+
+
+def _runs(text: str) -> Iterator[list[re.Match[str]]]:
     run: list[re.Match[str]] = []
     for word in _WORD.finditer(text):
         apart = run and not _joined(text, run[-1], word)
-        function = word.group().lower() in _FUNCTION
+        function = _is_function(word.group())
         if run and (function or apart):
-            yield run[0].start(), run[-1].end()
+            yield run
             run = []
         if not function:
             run.append(word)
     if run:
-        yield run[0].start(), run[-1].end()
+        yield run
+
+
+def _is_function(word: str) -> bool:
+    """A small word, also with something short at its end: what's, I'm."""
+    return word.lower() in _FUNCTION or _SHORTENED.sub("", word.lower()) in _FUNCTION
 
 
 def _joined(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
@@ -166,4 +225,4 @@ def _joined(text: str, one: re.Match[str], other: re.Match[str]) -> bool:
 
 def _proper(word: str) -> bool:
     """Capitalised (or holding a capital or a digit), and not a question's first word."""
-    return any(c.isupper() or c.isdigit() for c in word) and word.lower() not in _FUNCTION
+    return any(c.isupper() or c.isdigit() for c in word) and not _is_function(word)

@@ -21,6 +21,8 @@ class Span(Protocol):
     def start(self) -> int: ...
     @property
     def score(self) -> float: ...
+    @property
+    def about(self) -> bool: ...
 
 
 def ordered(spans: Sequence[Span]) -> tuple[list[Span], bool]:
@@ -29,10 +31,11 @@ def ordered(spans: Sequence[Span]) -> tuple[list[Span], bool]:
     spans  ranked by how much the answer hangs on them, best first
     A proper name goes before common words: a noised "capital" costs the answer as much as a
     noised "Australia", but a fact is about the latter. Of names within names the longest counts.
+    Where there are no names it is what something is asked *of*: the symbol for gold.
     """
     names = [s for s in spans if _is_name(s)]
     names = [s for s in names if not any(o is not s and s.text in o.text for o in names)]
-    pool = names or list(spans)
+    pool = names or [s for s in spans if s.about] or list(spans)
     rest = [s for s in spans if s not in pool]
     clear = len(pool) == 1 or (
         len(pool) > 1 and pool[0].score > 0 and pool[0].score >= AHEAD * pool[1].score

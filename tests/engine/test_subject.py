@@ -29,7 +29,12 @@ from .support import CORPUS, finish, scripted, shared_lm, state, traces
         ('Who said "Veni, vidi, vici" first?', "Veni, vidi, vici"),
         ("Who is the president of the United States?", "United States"),
         ("Where is the Musée d'Orsay?", "Musée d'Orsay"),
-        ("What does the heart pump?", "heart pump"),
+        ("What does the heart pump?", "heart"),
+        ("When was Albert Einstein born?", "Albert Einstein"),
+        ("What was Pablo Picasso's profession?", "Pablo Picasso"),
+        ("What is the chemical symbol for gold?", "gold"),
+        ("Who invented the telephone?", "telephone"),
+        ("Which organ makes insulin?", "insulin"),
         ("How old is J.R.R. Tolkien?", "J.R.R. Tolkien"),
         ("Which company makes the iPhone 15?", "iPhone 15"),
         ("東京の人口は?", "東京の人口は"),
@@ -51,10 +56,31 @@ def test_candidates_hold_the_subject(question: str, wanted: str) -> None:
         ("What is Java?", {"What", "What is Java", "is"}),
         ("Is Paris in Paris, Texas?", {"Paris"}),  # twice
         ("Is it?", {"Is", "it", "Is it"}),
+        ("When was Albert Einstein born?", {"Albert Einstein born", "born"}),
+        ("Where is the treaty signed?", {"treaty signed"}),
+        ("Which gas do plants absorb?", {"plants absorb"}),
+        ("Who wrote Hamlet?", {"wrote Hamlet", "wrote"}),
+        ("What's the sky's colour?", {"What's"}),
     ],
 )
 def test_what_is_no_candidate(question: str, never: set[str]) -> None:
     assert not never & {span.text for span in candidates(question)}
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("What's the atomic number of carbon?", ["carbon"]),
+        ("What is the chemical symbol for gold?", ["gold"]),
+        ("How many bones are in the human body?", ["human body"]),
+        ("What kind of animal is a dolphin?", ["dolphin"]),
+        ("What colour is the sky?", ["sky"]),
+        ("Which gas do plants absorb?", ["plants"]),
+        ("Tell me a story about dragons", []),
+    ],
+)
+def test_what_something_is_asked_of(question: str, wanted: list[str]) -> None:
+    assert [span.text for span in candidates(question) if span.about] == wanted
 
 
 def test_there_are_not_too_many() -> None:
