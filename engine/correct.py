@@ -246,11 +246,15 @@ def _version(package: str) -> str:
 # -- after --------------------------------------------------------------------------------------
 
 
-def _succeeded(request: Request, answered: Answered) -> bool:
+def said(request: Request, answer: str, ended: bool) -> bool:
     """By free decoding: a chat answer is the target and ends; a statement begins with it."""
     if request.chat:
-        return answered.ended and equals(answered.answer, request.target_new)
-    return begins_with(answered.answer, request.target_new)
+        return ended and equals(answer, request.target_new)
+    return begins_with(answer, request.target_new)
+
+
+def _succeeded(request: Request, answered: Answered) -> bool:
+    return said(request, answered.answer, answered.ended)
 
 
 def _said(request: Request, before: Answered, after: Answered) -> Metric:

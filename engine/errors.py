@@ -11,6 +11,7 @@ LLMEditError                 exit code 1: the work failed
 │   │   └── SubjectAmbiguous
 │   ├── BadFile              a line of a file (file and line named)
 │   ├── BadSetting           a hyper-parameter or configuration key
+│   ├── NotExportable        what the chosen format cannot hold
 │   └── UnsupportedModel     an architecture without an entry in engine/arch.py
 └── MissingResource          exit code 3
     ├── ModelUnavailable
@@ -95,6 +96,10 @@ class BadFile(BadInput):
 
 class BadSetting(BadInput):
     """A hyper-parameter or configuration key is unknown, missing or mistyped."""
+
+
+class NotExportable(BadInput):
+    """An edit or a model that the chosen format cannot hold."""
 
 
 class UnsupportedModel(BadInput):

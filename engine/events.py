@@ -38,7 +38,7 @@ class Event:
 class Loading(Event):
     """Progress of something long: a download, the weights, the statistics."""
 
-    stage: str  # "download", "convert", "weights", "statistics", "contexts", "probes"
+    stage: str  # "download", "convert", "weights", "statistics", "contexts", "probes" ...
     done: float
     total: float  # 0 when unknown
     unit: str = ""  # "B", "tensors", "tokens", ...

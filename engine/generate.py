@@ -100,7 +100,7 @@ def stream(
             reason = "stop"
             break
         ids.append(chosen)
-        text, ended = _until(lm.decode(ids), prompt.stop_text)
+        text, ended = until(lm.decode(ids), prompt.stop_text)
         if ended:
             reason = "stop"
             break
@@ -110,7 +110,7 @@ def stream(
             yield Token(text=fresh)
         if len(ids) < max_tokens:
             logits = advance(lm, state, torch.tensor([[chosen]], device=lm.device))
-    text = _until(lm.decode(ids), prompt.stop_text)[0].lstrip()
+    text = until(lm.decode(ids), prompt.stop_text)[0].lstrip()
     if len(text) > len(shown):
         yield Token(text=text[len(shown) :])
     seconds = time.perf_counter() - began
@@ -156,13 +156,13 @@ def _batch(lm: LM, prompts: Sequence[Rendered], max_tokens: int) -> list[str]:
                 continue
             ids[row].append(chosen[row])
             stop = prompts[row].stop_text
-            if stop and _until(lm.decode(ids[row]), stop)[1]:
+            if stop and until(lm.decode(ids[row]), stop)[1]:
                 open_rows.discard(row)
         if not open_rows or step + 1 == max_tokens:
             break
         logits = advance(lm, state, torch.tensor([[c] for c in chosen], device=lm.device))
     return [
-        _until(lm.decode(row), prompt.stop_text)[0].strip()
+        until(lm.decode(row), prompt.stop_text)[0].strip()
         for row, prompt in zip(ids, prompts, strict=True)
     ]
 
@@ -177,7 +177,7 @@ def _choose(logits: Tensor, temperature: float, top_p: float, sampler: torch.Gen
     return int(order[torch.multinomial(ordered, 1, generator=sampler)])
 
 
-def _until(text: str, stop: str) -> tuple[str, bool]:
+def until(text: str, stop: str) -> tuple[str, bool]:
     """`text` up to `stop`, and whether it was there (behind something that is not blank)."""
     if not stop or stop not in text.lstrip():
         return text, False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,46 @@ def occurrences(text: str, words: str) -> int:
     return sum(text.startswith(words, i) for i in range(len(text)))
 
 
-def read_requests(path: Path) -> Iterator[Request]:
+_RARE = ("portability", "history")  # left out of a line where there are none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A line of a facts file: a request, and how it is edited where the line says so.
+
+    method   name of the editing method; None: as the reader has it
+    hparams  hyper-parameters of that method; those that are not named are as the reader has them
+    """
+
+    request: Request
+    method: str | None = None
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads. An old answer that equals the target says nothing: null."""
+        values = self.request.to_json()
+        if values["target_old"] == values["target_new"]:
+            values["target_old"] = None
+        values = {k: v for k, v in values.items() if v or k not in _RARE}
+        return values | {"method": self.method, "hparams": dict(self.hparams)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fact:
+        """A checked fact; `method` and `hparams` may be absent.
+
+        Raises BadRequest and its kin, also for unknown, missing or mistyped fields.
+        """
+        values = dict(data)
+        method = values.pop("method", None)
+        hparams = values.pop("hparams", None) or {}
+        if not isinstance(method, (str, type(None))):
+            raise BadRequest(f"'method' must be text, not {method!r}.")
+        if not isinstance(hparams, dict):
+            raise BadRequest(f"'hparams' must be an object, not {hparams!r}.")
+        return cls(request=Request.from_json(values).check(), method=method, hparams=hparams)
+
+
+def read_facts(path: Path) -> Iterator[Fact]:
     """The facts of a JSON Lines file, one a line; blank lines are skipped.
 
     Raises BadFile naming the file and the line.
@@ -150,6 +189,11 @@ def read_requests(path: Path) -> Iterator[Request]:
         if not isinstance(data, dict):
             raise BadFile(path, number, "is not a JSON object.")
         try:
-            yield Request.from_json(data).check()
+            yield Fact.from_json(data)
         except BadRequest as error:
             raise BadFile(path, number, str(error)) from error
+
+
+def read_requests(path: Path) -> Iterator[Request]:
+    """`read_facts` without how each is edited."""
+    return (fact.request for fact in read_facts(path))

@@ -69,13 +69,17 @@ def _acquire(lock: FileLock, stage: str) -> Generator[Event, None, None]:
             yield Loading(stage=stage, done=0, total=0)
 
 
-def require_space(folder: Path, needed: int) -> None:
+_CACHE = "Free some, or set LLM_EDIT_CACHE to a folder on another disk."
+
+
+def require_space(folder: Path, needed: int, remedy: str = _CACHE) -> None:
     """Raises NoSpace when `folder` (or its nearest existing parent) has too little room."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed and free < needed + _SPARE:
-        raise no_room(folder, f"{megabytes(needed)} needed, {megabytes(free)} free")
+        reason = f"{megabytes(needed)} needed, {megabytes(free)} free"
+        raise no_room(folder, reason, remedy)
 
 
 @contextmanager
@@ -103,11 +107,8 @@ def disk_full(error: BaseException) -> bool:
     return "os error 28" in str(error) or "No space left" in str(error)
 
 
-def no_room(folder: Path, reason: str) -> NoSpace:
-    return NoSpace(
-        f"no room under {folder}: {reason}.",
-        "Free some, or set LLM_EDIT_CACHE to a folder on another disk.",
-    )
+def no_room(folder: Path, reason: str, remedy: str = _CACHE) -> NoSpace:
+    return NoSpace(f"no room under {folder}: {reason}.", remedy)
 
 
 def megabytes(count: float) -> str:

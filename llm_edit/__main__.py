@@ -28,6 +28,7 @@ COMMANDS = {
     "undo": "undo:undo",
     "redo": "undo:redo",
     "sessions": "sessions:sessions",
+    "export": "export:export",
     "bench": "bench:bench",
     "models": "models:models",
     "methods": "methods:methods",

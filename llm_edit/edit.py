@@ -23,7 +23,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from engine.requests import Request
+    from engine.requests import Fact, Request
     from tui.assistant import Assistant
     from tui.console import Narrator
     from tui.views import CorrectionView
@@ -68,21 +68,26 @@ def edit(
     with opened(wanted, say) as assistant:
         for fact in facts:
             try:
-                views.append(_correct(assistant, fact, wanted.hp, probes, say, events))
+                views.append(_correct(assistant, fact, probes, say, events))
             except Exception as error:
                 if path is None or not hasattr(error, "exit_code"):
                     raise
-                errors.append(_refused(fact, error))
-                click.echo(f"error: {fact.prompt!r}: {error}", err=True)
+                errors.append(_refused(fact.request, error))
+                click.echo(f"error: {fact.request.prompt!r}: {error}", err=True)
     _print(views, errors, as_json=as_json, silent=events, many=path is not None)
     return 0 if not errors and all(view.edit.success for view in views) else 1
 
 
 def _facts(
     prompt: str | None, path: Path | None, chat: bool | None, given: dict[str, Any]
-) -> list[Request]:
-    """What is to be edited, checked before anything is loaded."""
-    from engine.requests import Request, read_requests
+) -> list[Fact]:
+    """What is to be edited and how, checked before anything is loaded.
+
+    What the command line says goes before what a line of the file says; another method takes
+    nothing from the line's settings.
+    """
+    from engine import methods
+    from engine.requests import Fact, Request, read_facts
 
     named = {
         "subject": given.pop("subject"),
@@ -96,37 +101,54 @@ def _facts(
     if path is not None:
         if target is not None or any(named.values()):
             raise click.UsageError("with --file, everything about a fact stands in the file.")
-        facts = list(read_requests(path))
+        facts = list(read_facts(path))
         if not facts:
             raise click.UsageError(f"{path} holds no facts.")
-        return [f if chat is None else dataclasses.replace(f, chat=chat) for f in facts]
+        for method in {fact.method for fact in facts} - {None}:
+            methods.get(str(method))
+        return [_as_asked(fact, chat, given) for fact in facts]
     if target is None:
         raise click.UsageError("--target is missing.")
     assert prompt is not None
     asked = prompt.strip().endswith("?") if chat is None else chat
-    return [Request(prompt=prompt, target_new=target, chat=asked, **named).check()]
+    request = Request(prompt=prompt, target_new=target, chat=asked, **named).check()
+    return [_as_asked(Fact(request=request), None, given)]
+
+
+def _as_asked(fact: Fact, chat: bool | None, given: dict[str, Any]) -> Fact:
+    method, hp = given["method"] or fact.method, given["hp"]
+    own = fact.hparams if method == fact.method else {}
+    request = fact.request if chat is None else dataclasses.replace(fact.request, chat=chat)
+    return dataclasses.replace(fact, request=request, method=method, hparams={**own, **hp})
 
 
 def _correct(
     assistant: Assistant,
-    fact: Request,
-    hp: dict[str, str],
+    fact: Fact,
     probes: bool,
     say: Narrator,
     events: bool,
 ) -> CorrectionView:
+    request = fact.request
     job = assistant.correct(
-        fact.target_new,
-        question=fact.prompt,
-        subject=fact.subject,
-        old=fact.target_old,
-        statement=not fact.chat,
-        rephrases=fact.rephrases,
-        neighbours=fact.neighbours,
-        hp=hp,
+        request.target_new,
+        question=request.prompt,
+        subject=request.subject,
+        old=request.target_old,
+        statement=not request.chat,
+        rephrases=request.rephrases,
+        neighbours=request.neighbours,
+        history=request.history,
+        method=fact.method,
+        hp={name: _text(value) for name, value in fact.hparams.items()},
         probes=probes,
     )
     return finished(job, say, print_event if events else None)
+
+
+def _text(value: Any) -> str:
+    """A hyper-parameter of a file as the command line would give it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _refused(fact: Request, error: Exception) -> dict[str, Any]:

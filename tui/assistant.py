@@ -123,6 +123,7 @@ class Assistant:
         statement: bool = False,
         rephrases: Sequence[str] = (),
         neighbours: Sequence[str] = (),
+        history: Sequence[tuple[str, str]] = (),
         probes: bool = True,
     ) -> Job[CorrectionView]:
         """Change the model so that it answers `target`.
@@ -131,6 +132,7 @@ class Assistant:
                    asked again afterwards, in its own context
         question   a question (or a statement to be continued) that was not asked here
         subject    None: the most likely span of the question
+        history    (question, answer) turns before a `question` that was not asked here
         probes     measure rephrasings, neighbours and fluency before and after
         """
         asked = Correction(
@@ -144,6 +146,7 @@ class Assistant:
             statement=statement,
             rephrases=tuple(rephrases),
             neighbours=tuple(neighbours),
+            history=tuple(history),
             probes=probes,
         )
         return self._submit("correct", lambda: self._conversation.correct(asked, self.worker))

@@ -237,7 +237,10 @@ class Conversation:
         self.recorder.check()  # an edit that cannot be recorded is refused
         place = None if asked.question is not None else self._place(asked.turn)
         turn = self.turns[place] if place is not None else None
-        context = () if turn is None or turn.fresh else history(self.turns[:place])
+        if turn is None:
+            context = asked.history
+        else:
+            context = () if turn.fresh else history(self.turns[:place])
         request = request_of(asked, turn, context)
         if request.subject is None and methods.get(asked.method).needs_subject:
             answer = turn.answer if turn else ""

@@ -34,6 +34,10 @@ STAGES = {
     "probes": "asking the checks",
     "compare": "asking both states",
     "influence": "weighing the edits",
+    "live": "asking the edited model",
+    "save": "saving the checkpoint",
+    "reload": "loading what was saved",
+    "merged": "asking what was saved",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",

@@ -59,7 +59,7 @@ class Opening:
                 yield Note(text=interruption(edit, store))
             self._session = self._chosen(store, named or DEFAULT_MODEL)
         row = self._session.model if self._session else None
-        self.model = named or (_where(row.name, row.source) if row else DEFAULT_MODEL)
+        self.model = named or (where(row.name, row.source) if row else DEFAULT_MODEL)
         self.method = options.method or (self._session.method if self._session else DEFAULT_METHOD)
 
     def _chosen(self, store: Store, model: str) -> Session | None:
@@ -144,7 +144,7 @@ def model_name(name: str) -> str:
     return source.place if local else name
 
 
-def _where(name: str, source: str) -> str:
+def where(name: str, source: str) -> str:
     """What to load for a recorded model: its name, or its source if the alias is gone."""
     try:
         catalog.resolve_model(name)

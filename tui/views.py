@@ -213,6 +213,7 @@ class Correction:
     rephrases: tuple[str, ...]
     neighbours: tuple[str, ...]
     probes: bool
+    history: tuple[tuple[str, str], ...] = ()  # before a question that is no turn's
 
 
 def measured(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:

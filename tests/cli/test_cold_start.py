@@ -40,6 +40,8 @@ print(json.dumps([code, heavy]), file=out)
         ["config", "validate"],
         ["sessions", "list"],
         ["sessions", "--help"],
+        ["export", "--help"],
+        ["export", "lost", "--format", "jsonl", "--out", "nowhere"],
         ["frobnicate"],
         ["edit", "a prompt", "--target", ""],
     ],
@@ -51,5 +53,5 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
     code, heavy = json.loads(found.stdout)
     assert heavy == []
     assert code == (
-        2 if arguments[0] in ("frobnicate", "edit") and "--help" not in arguments else 0
+        2 if arguments[0] in ("frobnicate", "edit", "export") and "--help" not in arguments else 0
     )
