@@ -43,6 +43,13 @@ def names(request: Request, count: int) -> list[str]:
     return [name for name, _ in zip(found, range(count), strict=False)]
 
 
+def keys_of_all(lm: LM, requests: Sequence[Request], layer: int, count: int) -> Tensor | None:
+    """Keys [n, d_ff] for several requests, one after the other: see `keys`."""
+    found = [keys(lm, request, layer, count) for request in requests]
+    kept = [held for held in found if held is not None]
+    return torch.cat(kept) if kept else None
+
+
 @torch.no_grad()
 def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
     """Keys [n, d_ff] at every position of the request's prompt asked about other names.

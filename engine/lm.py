@@ -31,6 +31,7 @@ class LM:
     model, tokenizer   of Hugging Face transformers
     arch               where its parts are
     chat               whether it has a chat template
+    patches            those that are active now
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class LM:
         self.encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
         self.statistics = Statistics(self)
         self._accepts = set(inspect.signature(model.forward).parameters)
+        self.patches: tuple[Patch, ...] = ()
         self._bare = False
 
     @classmethod
@@ -180,9 +182,14 @@ class LM:
         def unless_bare(change: hooks.Change) -> hooks.Change:
             return lambda x, y: y if self._bare else change(x, y)
 
-        found = patches.changes(tuple(active), self.device)
-        with hooks.patched(self.model, {site: unless_bare(c) for site, c in found.items()}):
-            yield
+        added = tuple(active)
+        found = patches.changes(added, self.device)
+        before, self.patches = self.patches, (*self.patches, *added)
+        try:
+            with hooks.patched(self.model, {site: unless_bare(c) for site, c in found.items()}):
+                yield
+        finally:
+            self.patches = before
 
     @contextmanager
     def bare(self) -> Iterator[None]:

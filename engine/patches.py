@@ -21,19 +21,25 @@ class LowRank:
     """`Wx + A(Bx)` at one site.
 
     site  module name of a linear map (Linear or Conv1D)
-    A     [out, r] float32
+    A     [out, r] float32; of a closed-form edit, the residuals of r facts
     B     [r, in]  float32
+    keys  [r, c, in] float32: the c keys at which each fact's residual is asked for, where the
+          update was solved for (engine/closed_form.py); later edits and `resolve` use them
     """
 
     site: str
     A: Tensor
     B: Tensor
+    keys: Tensor | None = None
 
     kind = "low-rank"
 
     def __post_init__(self) -> None:
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[1] != self.B.shape[0]:
             raise ValueError(f"A {tuple(self.A.shape)} and B {tuple(self.B.shape)} do not chain")
+        wanted = (self.B.shape[0], self.B.shape[1])
+        if self.keys is not None and (self.keys.shape[0], self.keys.shape[-1]) != wanted:
+            raise ValueError(f"keys {tuple(self.keys.shape)} do not fit B {tuple(self.B.shape)}")
 
     @property
     def rank(self) -> int:
@@ -45,11 +51,12 @@ class LowRank:
         return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"A": self.A, "B": self.B}
+        kept = {} if self.keys is None else {"keys": self.keys}
+        return {"A": self.A, "B": self.B, **kept}
 
     @classmethod
     def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> LowRank:
-        return cls(site, tensors["A"], tensors["B"])
+        return cls(site, tensors["A"], tensors["B"], tensors.get("keys"))
 
 
 Patch = LowRank

@@ -8,12 +8,13 @@ collection goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
 import random
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ class Moment:
     C: Tensor
     factor: Tensor
     tokens: int
+    file: Path | None = None  # where it is kept
+    _eigen: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, total: Tensor, tokens: int) -> Moment:
@@ -81,8 +84,30 @@ class Moment:
         felt: Tensor = torch.linalg.solve(inner, (A @ Y).double())
         return Y - Z @ felt.to(Y)
 
+    def least(self, share: float) -> tuple[Tensor, Tensor]:
+        """Where ordinary keys hardly reach: eigenvectors Q [d_ff, r] of the r = share · d_ff
+        smallest eigenvalues of C, and these [r], ascending.
+
+        The decomposition costs d_ff³ once, and is kept beside C.
+        """
+        if not self._eigen:
+            self._eigen.append(self._decomposed())
+        values, vectors = self._eigen[0]
+        r = max(1, round(share * len(values)))
+        return vectors[:, :r], values[:r]
+
+    def _decomposed(self) -> tuple[Tensor, Tensor]:
+        kept = self.file.with_suffix(".eigen.safetensors") if self.file else None
+        found = _read(kept) if kept else None
+        if found is None:
+            values, vectors = torch.linalg.eigh(self.C)
+            found = {"values": values, "vectors": vectors.contiguous()}
+            if kept:
+                _write(kept, found)
+        return found["values"].to(self.C), found["vectors"].to(self.C)
+
     def to(self, device: torch.device) -> Moment:
-        return Moment(self.C.to(device), self.factor.to(device), self.tokens)
+        return Moment(self.C.to(device), self.factor.to(device), self.tokens, self.file)
 
 
 def cholesky(C: Tensor, tokens: int) -> Tensor:
@@ -137,6 +162,7 @@ class Statistics:
             yield from running.run()
             for layer in missing:
                 moment = Moment.of(running.sums[layer], running.seen)
+                moment = dataclasses.replace(moment, file=files[layer])
                 _save(files[layer], moment)
                 self._ready[files[layer]] = moment.to(self._lm.device)
             del self._open[key]
@@ -205,13 +231,25 @@ def _passages(text: str) -> Generator[Event, None, list[str]]:
 
 
 def _save(file: Path, moment: Moment) -> None:
-    """Written aside and renamed: a killed process leaves no half file."""
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
     tensors = {
         "C": moment.C,
         "factor": moment.factor.contiguous(),
         "tokens": torch.tensor(moment.tokens),
     }
+    _write(file, tensors)
+
+
+def _load(file: Path) -> Moment | None:
+    """What `_save` wrote; None for a file that is not there or was damaged since."""
+    found = _read(file)
+    if found is None or not {"C", "factor", "tokens"} <= set(found):
+        return None
+    return Moment(found["C"], found["factor"], int(found["tokens"]), file)
+
+
+def _write(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Written aside and renamed: a killed process leaves no half file."""
+    aside = file.with_suffix(f".{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, aside)
@@ -223,13 +261,12 @@ def _save(file: Path, moment: Moment) -> None:
             aside.unlink()
 
 
-def _load(file: Path) -> Moment | None:
-    """What `_save` wrote; None for a file that is not there or was damaged since."""
+def _read(file: Path) -> dict[str, Tensor] | None:
     if not file.exists():
         return None
     try:
-        found = load_file(file)
-        return Moment(found["C"], found["factor"], int(found["tokens"]))
-    except (SafetensorError, OSError, KeyError) as error:
+        found: dict[str, Tensor] = load_file(file)
+        return found
+    except (SafetensorError, OSError) as error:
         log.warning("statistics are collected again: %s: %s", file, error)
         return None

@@ -34,7 +34,8 @@ def prepare(
         name=lm.name,
         overrides={**overrides, "seed": str(seed)},
     )
-    if hasattr(hp, "tokens") and hasattr(hp, "layer"):
-        yield from lm.statistics.moment(hp.layer, text=hp.text, tokens=hp.tokens)
+    layers = getattr(hp, "layers", None) or ([hp.layer] if hasattr(hp, "layer") else [])
+    if hasattr(hp, "tokens") and layers:
+        yield from lm.statistics.moments(layers, text=hp.text, tokens=hp.tokens)
     if hasattr(hp, "contexts"):
         yield from contexts(lm, hp.contexts, seed)

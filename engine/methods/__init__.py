@@ -66,6 +66,30 @@ _BUILT_IN = (
         summary="rank-one edit of one MLP, as published",
         paper="Meng et al. 2022, arXiv:2202.05262",
     ),
+    MethodInfo(
+        name="memit",
+        target="engine.methods.memit:memit",
+        params="engine.methods.memit:MemitParams",
+        summary="many facts at once, spread over a range of layers",
+        paper="Meng et al. 2023, arXiv:2210.07229",
+        batch=True,
+    ),
+    MethodInfo(
+        name="alphaedit",
+        target="engine.methods.alphaedit:alphaedit",
+        params="engine.methods.alphaedit:AlphaEditParams",
+        summary="MEMIT in the directions that ordinary keys hardly use",
+        paper="Fang et al. 2025, arXiv:2410.02355",
+        batch=True,
+    ),
+    MethodInfo(
+        name="emmet",
+        target="engine.methods.emmet:emmet",
+        params="engine.methods.emmet:EmmetParams",
+        summary="ROME for many facts: one MLP, every value met exactly",
+        paper="Gupta et al. 2024, arXiv:2403.14236",
+        batch=True,
+    ),
 )
 METHODS: dict[str, MethodInfo] = {info.name: info for info in _BUILT_IN}
 

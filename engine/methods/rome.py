@@ -25,10 +25,10 @@ from .. import anchors, contexts
 from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
-from ..events import EditPlanned, Event, Note
+from ..events import Event, Note
 from ..patches import LowRank
-from ..tokens import last_token, target_ids
 from ..values import Value, ValueParams, optimise_value
+from .planning import planned
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -107,7 +107,7 @@ def _edit(
     texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
     measured = time.perf_counter()
     prompts = contexts.prompts(lm, request, texts)
-    yield _planned(lm, request, prompts[0].text, texts, site, hp, name)
+    yield planned(lm, [request], [prompts], texts, (site,), hp, name)
     value = yield from optimise_value(lm, request, prompts, layer, hp)
     optimised = time.perf_counter()
 
@@ -115,7 +115,10 @@ def _edit(
     row, denominator = direction(
         name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
     )
-    patch = LowRank(site, value.delta[:, None].clone(), row[None].clone())
+    asked = value.keys.mean(0)[None]
+    if name == "r-rome" and hp.both and len(value.keys) > 1:
+        asked = torch.stack([value.keys[0], value.keys[1:].mean(0)])
+    patch = LowRank(site, value.delta[:, None].clone(), row[None].clone(), asked[None].clone())
     solved = time.perf_counter()
     numbers = _numbers(value, denominator)
     yield Note(text=_told(site, value, denominator))
@@ -134,34 +137,6 @@ def _edit(
                 "solve": solved - optimised,
             },
         },
-    )
-
-
-def _planned(
-    lm: LM,
-    request: Request,
-    shown: str,
-    texts: tuple[str, ...],
-    site: str,
-    hp: RomeParams,
-    name: str,
-) -> EditPlanned:
-    assert request.subject is not None
-    prompt = lm.prompt(request.prompt, chat=request.chat)
-    at = last_token(prompt, request.subject)
-    return EditPlanned(
-        edit="",
-        method=name,
-        prompt=shown,
-        subject=request.subject,
-        target=lm.tokenizer.decode(target_ids(lm.tokenizer, prompt, request.target_new)),
-        old=request.target_old,
-        sites=(site,),
-        steps=hp.steps,
-        subject_token=lm.tokenizer.decode([prompt.ids[at]]),
-        subject_position=at,
-        contexts=texts,
-        hparams=hp.to_json(),
     )
 
 

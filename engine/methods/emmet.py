@@ -1,0 +1,94 @@
+"""EMMET: ROME for a batch (Gupta et al. 2024, arXiv:2403.14236).
+
+One MLP, all facts at once, every value met exactly (its eq. 12):
+
+    Δ = R (Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹
+
+which for one fact is R-ROME. Facts that share a subject have keys that are almost the same and
+cannot have different values: `ridge` relaxes the equations, as the published code does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from .. import anchors, contexts
+from ..closed_form import past_keys, rows, weighted
+from ..edit import Edit
+from ..errors import BadRequest
+from ..events import Event, Note
+from ..patches import LowRank
+from ..values import optimise_values
+from .planning import planned
+from .rome import RomeParams
+
+if TYPE_CHECKING:
+    from ..lm import LM
+    from ..requests import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmmetParams(RomeParams):
+    """Hyper-parameters; see hparams/emmet/*.yaml for where the values come from."""
+
+    ridge: float = 0.0  # in units of 1/weight
+    weight: float | None = None  # λ that C is multiplied by; None: d_ff
+    past: bool = True  # keys of earlier edits stay where they are
+
+
+def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Event, None, Edit]:
+    """EMMET. Any number of requests, each with a subject."""
+    if not requests or any(request.subject is None for request in requests):
+        raise BadRequest("emmet needs facts with the subject of each prompt.", "--subject ...")
+    layer, site = hp.layer, lm.site("mlp_out", hp.layer)
+    began = time.perf_counter()
+    moment = yield from lm.statistics.moment(layer, text=hp.text, tokens=hp.tokens)
+    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
+    measured = time.perf_counter()
+    prompts = [contexts.prompts(lm, request, texts) for request in requests]
+    yield planned(lm, requests, prompts, texts, (site,), hp, "emmet")
+    values = yield from optimise_values(lm, requests, prompts, layer, hp)
+    optimised = time.perf_counter()
+
+    # Per fact the mean key, or (`both`) the bare prompt's and the contexts' mean.
+    asked = [
+        torch.stack([v.keys[0], v.keys[1:].mean(0)])
+        if hp.both and len(v.keys) > 1
+        else v.keys.mean(0, keepdim=True)
+        for v in values
+    ]
+    K = torch.stack(asked)  # [n, c, d_ff]
+    past = past_keys(lm, site) if hp.past else K.new_empty(0, K.shape[-1])
+    held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
+    solve = weighted(moment, hp.weight or lm.arch.mlp_width, past, held, hp.anchor_weight)
+    B = rows(K.flatten(0, 1).T, solve, hp.ridge).view(*K.shape).sum(1)
+    R = torch.stack([value.delta for value in values]).T
+    patch = LowRank(site, R.contiguous(), B, K)
+    solved = time.perf_counter()
+    yield Note(text=f"{site}: {len(values)} values met, ‖Δ‖ {patch.norm():.3g}")
+    longest = max(values, key=lambda value: len(value.losses))
+    n = len(values)
+    return Edit(
+        method="emmet",
+        requests=tuple(requests),
+        patches=(patch,),
+        hparams=hp.to_json(),
+        provenance={"layer": layer, "contexts": list(texts), "statistics_tokens": moment.tokens},
+        numbers={
+            "facts": n,
+            "delta_norm": float(R.norm(dim=0).mean()),
+            "steps": float(len(longest.losses)),
+            "p_new": sum(v.p_new for v in values) / n,
+            "losses": list(longest.losses),
+            "seconds": {
+                "setup": measured - began,
+                "optimise": optimised - measured,
+                "solve": solved - optimised,
+            },
+        },
+    )

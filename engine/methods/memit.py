@@ -1,0 +1,127 @@
+"""MEMIT: many facts at once, spread over a range of layers (Meng et al. 2023, arXiv:2210.07229).
+
+For each fact z = h + δ at the output of the last edited block; then for each layer in turn, with
+keys K and residuals R of all facts (eq. 14 and 20, algorithm 1),
+
+    Δ = R Kᵀ (λC + KKᵀ)⁻¹
+
+C is the second moment of the layer's keys on ordinary text, λ how many such keys weigh as much
+as the facts. Keys of earlier edits count beside C, without which a sequence of edits overwrites
+itself (`past`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import anchors, contexts
+from ..closed_form import past_keys, rows, weighted
+from ..edit import Edit
+from ..errors import BadRequest
+from ..events import Event, Note
+from ..patches import LowRank
+from ..spreading import Rows, SpreadParams, spread
+from ..values import Value, optimise_values
+from .planning import planned
+
+if TYPE_CHECKING:
+    from ..lm import LM
+    from ..requests import Request
+    from ..statistics import Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemitParams(SpreadParams):
+    """Hyper-parameters; see hparams/memit/*.yaml for where the values come from."""
+
+    weight: float | None = None  # λ; None: relative_weight · d_ff
+    relative_weight: float = 1.0
+
+
+def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Event, None, Edit]:
+    """MEMIT. Any number of requests, each with a subject."""
+    began = time.perf_counter()
+    moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
+    weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
+
+    def solved(layer: int, K: Tensor) -> Tensor:
+        past = past_keys(lm, lm.site("mlp_out", layer)) if hp.past else K.new_empty(0, len(K))
+        held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
+        return rows(K, weighted(moments[layer], weight, past, held, hp.anchor_weight))
+
+    return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
+
+
+def inserted(
+    lm: LM,
+    requests: Sequence[Request],
+    hp: SpreadParams,
+    name: str,
+    solved: Rows,
+    moments: dict[int, Moment],
+    began: float,
+) -> Generator[Event, None, Edit]:
+    """Values, then an update per layer: what MEMIT and AlphaEdit share.
+
+    solved  the method's closed form: see `spreading.spread`
+    began   when setting up began, as of time.perf_counter()
+    """
+    if not requests:
+        raise BadRequest(f"{name} needs a fact to edit.")
+    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
+    measured = time.perf_counter()
+    prompts = [contexts.prompts(lm, request, texts) for request in requests]
+    sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
+    yield planned(lm, requests, prompts, texts, sites, hp, name)
+    found = yield from optimise_values(lm, requests, prompts, hp.last, hp, at="block")
+    optimised = time.perf_counter()
+    values = torch.stack([value.outputs[0] + value.delta for value in found])
+    patches = yield from spread(lm, requests, prompts, values, hp, solved)
+    solving = time.perf_counter() - optimised
+    yield Note(text=_told(found, patches))
+    tokens = {str(layer): moment.tokens for layer, moment in moments.items()}
+    return Edit(
+        method=name,
+        requests=tuple(requests),
+        patches=patches,
+        hparams=hp.to_json(),
+        provenance={
+            "layers": list(hp.layers), "contexts": list(texts), "statistics_tokens": tokens
+        },
+        numbers=_numbers(found)
+        | {
+            "seconds": {
+                "setup": measured - began,
+                "optimise": optimised - measured,
+                "solve": solving,
+            }
+        },
+    )  # fmt: skip
+
+
+def _numbers(found: Sequence[Value]) -> dict[str, object]:
+    n = len(found)
+    longest = max(found, key=lambda value: len(value.losses))
+    return {
+        "facts": n,
+        "delta_norm": sum(float(v.delta.norm()) for v in found) / n,
+        "value_before": sum(float(v.outputs[0].norm()) for v in found) / n,
+        "value_after": sum(float((v.outputs[0] + v.delta).norm()) for v in found) / n,
+        "steps": float(len(longest.losses)),
+        "p_new": sum(v.p_new for v in found) / n,
+        "losses": list(longest.losses),
+    }
+
+
+def _told(found: Sequence[Value], patches: Sequence[LowRank]) -> str:
+    n = _numbers(found)
+    norms = ", ".join(f"{patch.site}: ‖Δ‖ {patch.norm():.3g}" for patch in patches)
+    return (
+        f"‖δ‖ {n['delta_norm']:.2f}, ‖z‖ {n['value_before']:.2f} → {n['value_after']:.2f}; {norms}"
+    )

@@ -1,0 +1,217 @@
+"""MEMIT, AlphaEdit and EMMET against their papers, on every family of decoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import contexts
+from engine.closed_form import rows, weighted
+from engine.edit import Edit
+from engine.errors import BadRequest, DivergedLoss
+from engine.events import EditPlanned, EditStep, Event
+from engine.lm import LM
+from engine.methods.alphaedit import AlphaEditParams, alphaedit
+from engine.methods.emmet import EmmetParams, emmet
+from engine.methods.memit import MemitParams, memit
+from engine.methods.rome import RomeParams, r_rome
+from engine.requests import Request
+from engine.spreading import look, through_norm
+from engine.values import optimise_values
+from tests.tiny import CAUSAL
+
+from .support import CORPUS, close_after, finish, shared_lm, state, traces
+
+# Targets right behind the subjects: there even the last block's output decides.
+FACTS = (
+    Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="Paris"),
+    Request(prompt="The writer of Emma", subject="Emma", target_new="Sydney"),
+    Request(prompt="The capital of Australia", subject="Australia", target_new="the tower"),
+)
+FREE = {"contexts": 2, "steps": 6, "relative_lr": 1.0, "clamp": 50.0, "kl": 0.01, "decay": 1e-4}
+RUNS: dict[str, tuple[Any, type]] = {
+    "memit": (memit, MemitParams), "alphaedit": (alphaedit, AlphaEditParams)
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file: Path = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("\n".join(CORPUS), encoding="utf-8")
+    return str(file)
+
+
+def run(lm: LM, name: str, text: str, facts: Any = FACTS, **changes: Any) -> tuple[Any, Edit, Any]:
+    method, params = RUNS[name]
+    own = {"first": 0, "last": 1, "text": text, "tokens": 10_000}
+    hp = params(**(FREE | own | changes))
+    events, edit = finish(method(lm, facts, hp))
+    return events, edit, hp
+
+
+def prompts_of(lm: LM, edit: Edit) -> list[Any]:
+    texts = tuple(edit.provenance["contexts"])
+    return [contexts.prompts(lm, request, texts) for request in edit.requests]
+
+
+def near(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> bool:
+    return float((a - b).norm()) < tolerance * max(1e-3, float(b.norm()))
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, text: str) -> None:
+    """Algorithm 1 of the paper, every part computed anew."""
+    lm = shared_lm(family)
+    _, edit, hp = run(lm, "memit", text)
+    prompts = prompts_of(lm, edit)
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
+    z = torch.stack([value.outputs[0] + value.delta for value in values])
+    _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
+    assert [patch.site for patch in edit.patches] == [lm.site("mlp_out", i) for i in (0, 1)]
+    for layer, patch in enumerate(edit.patches):
+        with lm.active(edit.patches[:layer]):
+            seen = look(lm, FACTS, prompts, layer, 1)
+        residual = through_norm(lm, layer, seen.output, (z - seen.reached) / (2 - layer)).T
+        K = seen.keys.T
+        M = lm.arch.mlp_width * moments[layer].C + K @ K.T
+        assert near(patch.A @ patch.B @ M, residual @ K.T)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
+def test_behind_a_norm_the_block_moves_in_the_direction_that_was_wanted(family: str) -> None:
+    lm = shared_lm(family)
+    prompts = [[lm.statement(request.prompt)] for request in FACTS]
+    seen = look(lm, FACTS, prompts, 0, 0)
+    norm = lm.model.get_submodule(lm.site("post_mlp_norm", 0))
+    y = norm(seen.output)
+    wanted = 0.3 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    v = seen.output + through_norm(lm, 0, seen.output, wanted)
+    assert torch.allclose(v.norm(dim=1), seen.output.norm(dim=1), rtol=1e-4)
+    got = torch.nn.functional.cosine_similarity(norm(v), y + wanted, dim=1)
+    assert float(got.detach().min()) > 0.999
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_block_output_reaches_z_when_ordinary_keys_weigh_nothing(
+    family: str, text: str
+) -> None:
+    lm = shared_lm(family)
+    _, edit, hp = run(lm, "memit", text, weight=1e-6, contexts=0)
+    prompts = prompts_of(lm, edit)
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
+    z = torch.stack([value.outputs[0] + value.delta for value in values])
+    with lm.active(edit.patches):
+        seen = look(lm, FACTS, prompts, 1, 1)
+    assert near(seen.reached, z, 1e-2)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_facts_become_likelier_and_undo_is_exact(name: str, text: str) -> None:
+    lm = shared_lm("llama")
+    before, hooks_before = state(lm.model), traces(lm.model)
+    prompts = [lm.statement(request.prompt) for request in FACTS]
+    unedited = lm.logits(prompts)
+    events, edit, _ = run(lm, name, text, relative_weight=0.01)
+    assert isinstance(events[-1], Event)
+    assert any(isinstance(e, EditPlanned) for e in events)
+    steps = [e for e in events if isinstance(e, EditStep)]
+    assert steps[-1].loss < steps[0].loss
+    assert len(edit.requests) == 3
+    with lm.active(edit.patches):
+        assert not torch.equal(lm.logits(prompts), unedited)
+    assert torch.equal(lm.logits(prompts), unedited)
+    assert state(lm.model) == before
+    assert traces(lm.model) == hooks_before
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_fast_path_equals_the_plain_loop(name: str, text: str) -> None:
+    lm = shared_lm("qwen2")
+    _, fast, _ = run(lm, name, text)
+    _, plain, _ = run(lm, name, text, fast=False)
+    for a, b in zip(fast.patches, plain.patches, strict=True):
+        assert near(a.A @ a.B, b.A @ b.B, 1e-3)
+
+
+@pytest.mark.parametrize("name", [*RUNS, "emmet"])
+def test_keys_of_earlier_edits_stay_where_they_are(name: str, text: str) -> None:
+    lm = shared_lm("llama")
+    RUNS_ = RUNS | {"emmet": (emmet, EmmetParams)}
+    method, params = RUNS_[name]
+    where = {"layer": 0} if name == "emmet" else {"first": 0, "last": 0}
+    moved = {}
+    for past in (True, False):
+        given = FREE | where | {"text": text, "tokens": 10_000, "past": past, "weight": 0.01}
+        hp = params(**given)
+        _, first = finish(method(lm, FACTS[:1], hp))
+        with lm.active(first.patches):
+            _, second = finish(method(lm, FACTS[1:], hp))
+        (kept,), (patch,) = first.patches, second.patches
+        assert kept.keys is not None
+        moved[past] = float((patch.A @ (patch.B @ kept.keys.flatten(0, 1).T)).norm())
+    assert moved[True] < moved[False]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_one_fact_of_emmet_is_r_rome(family: str, text: str) -> None:
+    lm = shared_lm(family)
+    given = FREE | {"layer": 0, "text": text, "tokens": 10_000}
+    _, one = finish(emmet(lm, FACTS[:1], EmmetParams(**given)))
+    _, other = finish(r_rome(lm, FACTS[:1], RomeParams(**given)))
+    (a,), (b,) = one.patches, other.patches
+    assert near(a.A @ a.B, b.A @ b.B)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_emmet_meets_every_value_of_a_batch_exactly(family: str, text: str) -> None:
+    lm = shared_lm(family)
+    hp = EmmetParams(**(FREE | {"layer": 0, "text": text, "tokens": 10_000}))
+    _, edit = finish(emmet(lm, FACTS, hp))
+    (patch,) = edit.patches
+    assert patch.keys is not None
+    assert near(patch.A @ (patch.B @ patch.keys[:, 0].T), patch.A, 1e-4)
+
+
+def test_a_closed_form_needs_subjects_and_facts(text: str) -> None:
+    lm = shared_lm("llama")
+    nameless = Request(prompt="The tower is in", target_new="Paris")
+    for name in RUNS:
+        with pytest.raises(BadRequest):
+            run(lm, name, text, ())
+    with pytest.raises(BadRequest, match="subject"):
+        finish(emmet(lm, [nameless], EmmetParams(layer=0, text=text)))
+
+
+def test_a_range_of_layers_goes_upwards(text: str) -> None:
+    with pytest.raises(ValueError, match="must not be above"):
+        MemitParams(first=1, last=0)
+    with pytest.raises(ValueError, match="share"):
+        AlphaEditParams(first=0, last=1, rank=1.5)
+
+
+def test_a_loss_that_diverges_and_a_cancel_leave_the_model_as_it_was(text: str) -> None:
+    lm = shared_lm("llama")
+    before, hooks_before = state(lm.model), traces(lm.model)
+    with pytest.raises(DivergedLoss):
+        run(lm, "memit", text, lr=float("inf"))
+    hp = MemitParams(**(FREE | {"first": 0, "last": 1, "text": text, "tokens": 10_000}))
+    for count in (1, 4, 9):
+        close_after(memit(lm, FACTS, hp), count)
+    assert state(lm.model) == before
+    assert traces(lm.model) == hooks_before
+    assert lm.patches == ()
+
+
+def test_a_single_layer_of_memit_is_its_closed_form_with_ones_own_parts(text: str) -> None:
+    lm = shared_lm("llama")
+    _, edit, _ = run(lm, "memit", text, first=1, last=1, weight=5.0)
+    (patch,) = edit.patches
+    _, moments = finish(lm.statistics.moments([1], text=text, tokens=10_000))
+    assert patch.keys is not None
+    none = torch.empty(0, lm.arch.mlp_width)
+    again = rows(patch.keys[:, 0].T, weighted(moments[1], 5.0, none))
+    assert near(patch.B, again)
