@@ -38,6 +38,7 @@ class Arch:
     transposed     weights stored [in, out] (Conv1D) instead of [out, in] (Linear)
     parallel       attention and MLP read the same residual stream
     post_mlp_norm  norm after the MLP and before the residual addition, relative to a block
+    bounded        positions are looked up in a table: what is longer cannot be read at all
     when           fields replaced where the named configuration attribute is true, in order
     layers_key     configuration attribute with the number of blocks
     mlp_width_key  configuration attribute with d_ff; absent or None means 4 x width
@@ -57,6 +58,7 @@ class Arch:
     transposed: bool = False
     parallel: bool = False
     post_mlp_norm: str | None = None
+    bounded: bool = False
     when: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     layers_key: str = field(default="num_hidden_layers", repr=False)
     mlp_width_key: str = field(default="intermediate_size", repr=False)
@@ -170,6 +172,7 @@ _ROWS = (
     _gpt2(
         "gpt2",
         "attn.c_proj",
+        bounded=True,
         mlp_in=("mlp.c_fc",),
         mlp_out="mlp.c_proj",
         transposed=True,
@@ -178,12 +181,19 @@ _ROWS = (
     _gpt2(
         "gptj",
         "attn.out_proj",
+        bounded=True,
         mlp_in=("mlp.fc_in",),
         mlp_out="mlp.fc_out",
         parallel=True,
         mlp_width_key="n_inner",
     ),
-    _gpt2("gpt_neo", "attn.attention.out_proj", mlp_in=("mlp.c_fc",), mlp_out="mlp.c_proj"),
+    _gpt2(
+        "gpt_neo",
+        "attn.attention.out_proj",
+        bounded=True,
+        mlp_in=("mlp.c_fc",),
+        mlp_out="mlp.c_proj",
+    ),
     _gpt2(
         "bloom",
         "self_attention.dense",
@@ -216,6 +226,7 @@ _ROWS = (
         attn_out="self_attn.out_proj",
         final_norm=None,  # OPT-350m is post-norm
         embed="model.decoder.embed_tokens",
+        bounded=True,
         mlp_width_key="ffn_dim",
         when={
             "do_layer_norm_before": {"final_norm": "model.decoder.final_layer_norm"},

@@ -93,6 +93,7 @@ def stream(
     ids: list[int] = []
     shown, reason, first_token = "", "length", 0.0
     logits, state = begin(lm, *lm.pack([prompt.ids]))
+    max_tokens = min(max_tokens, lm.room(len(prompt.ids)))
     while len(ids) < max_tokens:
         chosen = _choose(logits[0], temperature, top_p, sampler)
         first_token = first_token or time.perf_counter() - began
@@ -148,6 +149,7 @@ def _batch(lm: LM, prompts: Sequence[Rendered], max_tokens: int) -> list[str]:
     ids: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
     logits, state = begin(lm, *lm.pack([p.ids for p in prompts]))
+    max_tokens = min(max_tokens, lm.room(max(len(p.ids) for p in prompts)))
     for step in range(max_tokens):
         chosen = logits.argmax(-1).tolist()
         for row in sorted(open_rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor
 from . import generate, hooks, patches, render
 from .arch import Arch, arch_for
 from .catalog import resolve_model
+from .errors import BadRequest
 from .events import Event, Loaded
 from .generate import Reply
 from .loading import load_model
@@ -32,6 +34,8 @@ class LM:
     arch               where its parts are
     chat               whether it has a chat template
     patches            those that are active now
+    limit              tokens that it can read, prompt and answer together; None where positions
+                       are computed, and a longer text is read too, if not well
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class LM:
         self.arch: Arch = arch_for(model.config)
         self.n_layers: int = self.arch.n_layers
         self.width: int = self.arch.width
+        limit = getattr(model.config, "max_position_embeddings", None)
+        self.limit: int | None = limit if self.arch.bounded else None
         self.chat = render.has_chat_template(tokenizer)
         self.encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
         self.statistics = Statistics(self)
@@ -135,6 +141,10 @@ class LM:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         return ids.to(self.device), mask.to(self.device)
 
+    def room(self, longest: int) -> int:
+        """How many tokens can be chosen after a prompt of this many; the last is never read."""
+        return sys.maxsize if self.limit is None else max(self.limit + 1 - longest, 1)
+
     def forward(
         self,
         ids: Tensor,
@@ -150,6 +160,7 @@ class LM:
         at    (rows, columns) of the positions whose logits are wanted: `.logits` is then
               [1, len(rows), vocab]; the head runs once, on those alone
         """
+        self._fits(mask.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
         if "position_ids" in self._accepts:
             positions = mask.cumsum(-1).sub(1).clamp_min(0)
@@ -168,12 +179,21 @@ class LM:
 
     def body(self, ids: Tensor, mask: Tensor, *, cache: Any = None) -> Any:
         """`forward` without the language-model head."""
+        self._fits(mask.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in self._accepts:
             inputs["position_ids"] = mask.cumsum(-1).sub(1).clamp_min(0)[:, -ids.shape[1] :]
         if cache is not None:
             inputs["past_key_values"] = cache
         return self.model.base_model(**inputs, use_cache=cache is not None)
+
+    def _fits(self, tokens: int) -> None:
+        """Raises BadRequest for a sequence that is longer than the model's table of positions."""
+        if self.limit is not None and tokens > self.limit:
+            raise BadRequest(
+                f"the text has {tokens} tokens; {self.name} reads at most {self.limit}.",
+                "Shorten it.",
+            )
 
     @contextmanager
     def active(self, active: Iterable[Patch]) -> Iterator[None]:
