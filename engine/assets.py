@@ -10,8 +10,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,12 @@ class HubSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A pinned file. kind: "model" (GGUF) or "text"; bytes: its size."""
+    """A pinned file.
+
+    kind   "model" (GGUF) or "text"
+    bytes  its size
+    shape  of a model: model_type, layers, width, vocabulary, parameters
+    """
 
     name: str
     kind: str
@@ -49,6 +54,7 @@ class Asset:
     bytes: int
     licence: str
     sources: tuple[WheelSource | HubSource, ...]
+    shape: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:

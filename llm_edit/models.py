@@ -78,7 +78,7 @@ def _folder(source: ModelSource) -> Path:
 @click.argument("name")
 @options()
 def info(name: str, as_json: bool) -> None:
-    """What NAME is, and, where it is here already, its shape and size."""
+    """What NAME is, its shape and its size, where they are known without fetching it."""
     from engine.catalog import resolve_model
 
     source = resolve_model(name)
@@ -89,7 +89,7 @@ def info(name: str, as_json: bool) -> None:
         "source": str(source),
         "summary": source.summary,
         "folder": str(folder) if folder else None,
-        **(_shape(folder) if folder and folder.is_dir() else {}),
+        **_known(source, folder),
     }
     if as_json:
         print_json(told)
@@ -102,6 +102,16 @@ def info(name: str, as_json: bool) -> None:
     for key, value in told.items():
         if value not in ("", None):
             click.echo(f"{key.ljust(width)}  {value}")
+
+
+def _known(source: ModelSource, folder: Path | None) -> dict[str, Any]:
+    """The shape of what is here, or of what is pinned."""
+    if source.kind == "asset":
+        from engine.assets import asset
+
+        wanted = asset(source.place)
+        return {**wanted.shape, "stored": wanted.bytes, "licence": wanted.licence}
+    return _shape(folder) if folder and folder.is_dir() else {}
 
 
 def _shape(folder: Path) -> dict[str, Any]:

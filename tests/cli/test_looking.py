@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from .conftest import Run
 from .small import QUESTION
 
@@ -19,6 +21,19 @@ def test_models(run: Run, model: Path) -> None:
     assert f"{told['parameters'] / 1e6:.1f} million" in run("models", "info", model).out
     assert run("models", "fetch", model, "--json").json["folder"] == str(model)
     assert run("models", "fetch", "no-such-model").code == 2
+
+
+def test_the_shape_of_a_model_that_is_not_here(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_EDIT_CACHE", str(tmp_path / "empty"))
+    told = run("models", "info", "gemma3-270m", "--json").json
+    assert (told["folder"], told["model_type"], told["layers"]) == (None, "gemma3_text", 18)
+    assert (told["width"], told["vocabulary"]) == (640, 262_144)
+    said = run("models", "info", "gemma3-270m").out
+    assert "not here yet: llm-edit models fetch gemma3-270m" in said
+    assert "268.1 million" in said
+    assert "253 MB" in said
 
 
 def test_methods(run: Run) -> None:

@@ -33,3 +33,11 @@ def test_a_statement_edited_by_rome_with_its_log(run: Run) -> None:
     assert "subject: 'the United States', last token ' States' at position" in ran.err
     for part in ("context 10: ", "step  1/", "nll", "kl", "decay", "denominator", "‖Δ‖/‖W‖"):
         assert part in ran.err
+
+
+def test_the_shape_that_is_said_of_the_embedded_model_is_its_shape(run: Run) -> None:
+    said = run("models", "info", "smollm2-135m", "--json").json
+    folder = run("models", "fetch", "smollm2-135m", "--json").json["folder"]
+    found = run("models", "info", folder, "--json").json
+    for key in ("model_type", "layers", "width", "vocabulary", "parameters"):
+        assert said[key] == found[key], key
