@@ -34,6 +34,7 @@ COMMANDS = {
     "methods": "methods:methods",
     "doctor": "doctor:doctor",
     "config": "config:config",
+    "completion": "completion:completion",
 }
 INTERRUPTED = 130
 THREAD = "engine"  # name of the thread that owns the model

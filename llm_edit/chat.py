@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from . import completing
 from .common import assistant_options, options
 
 
@@ -18,7 +19,12 @@ from .common import assistant_options, options
 @click.option("--context", is_flag=True, help="Lines from a pipe: keep the conversation.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, help="0 is greedy.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Of an answer.")
-@click.option("--theme", default="", help="auto, dark, light, contrast, ansi, or one of Textual's.")
+@click.option(
+    "--theme",
+    default="",
+    shell_complete=completing.themes,
+    help="auto, dark, light, contrast, ansi, or one of Textual's.",
+)
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.option("--ascii", is_flag=True, help="Plots and frames in ASCII characters.")
 def chat(

@@ -16,6 +16,8 @@ import click
 
 from tui.console import Narrator, follow
 
+from . import completing
+
 if TYPE_CHECKING:
     from engine.worker import Job
     from tui.assistant import Assistant, Options
@@ -46,13 +48,20 @@ _HOME = click.option(
     expose_value=False, help="Folder of sessions and configuration.",
 )  # fmt: skip
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-_SESSION = click.option("--session", help="Session: title, id, or part of an id.")
-_MODEL = click.option("--model", help="Model: alias, hub id, folder or .gguf file.")
+_SESSION = click.option(
+    "--session", shell_complete=completing.sessions, help="Session: title, id, or part of an id."
+)
+_MODEL = click.option(
+    "--model", shell_complete=completing.models, help="Model: alias, hub id, folder or .gguf file."
+)
 _MODEL_OPTIONS = (
     _MODEL,
-    click.option("--method", help="Editing method: see llm-edit methods."),
-    click.option("--device", help="cpu, cuda, cuda:1, mps or auto."),
-    click.option("--dtype", help="fp32, bf16, fp16 or auto."),
+    click.option("--method", shell_complete=completing.methods,
+                 help="Editing method: see llm-edit methods."),
+    click.option("--device", shell_complete=completing.words("auto", "cpu", "cuda", "mps"),
+                 help="cpu, cuda, cuda:1, mps or auto."),
+    click.option("--dtype", shell_complete=completing.words("auto", "fp32", "bf16", "fp16"),
+                 help="fp32, bf16, fp16 or auto."),
     click.option("--seed", type=int, help="Seed of whatever is drawn."),
     click.option("--hp", multiple=True, metavar="KEY=VALUE", callback=_pairs,
                  help="Hyper-parameter of the method; may be repeated."),

@@ -11,6 +11,7 @@ import click
 from tui.console import table
 from tui.narrate import size
 
+from . import completing
 from .common import finished, narrator, options, print_json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def list_(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.models)
 @options()
 def fetch(name: str, as_json: bool) -> None:
     """Download and convert NAME, so that it loads at once."""
@@ -75,7 +76,7 @@ def _folder(source: ModelSource) -> Path:
 
 
 @models.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.models)
 @options()
 def info(name: str, as_json: bool) -> None:
     """What NAME is, its shape and its size, where they are known without fetching it."""

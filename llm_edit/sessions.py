@@ -11,6 +11,7 @@ import click
 
 from tui.console import printable, table
 
+from . import completing
 from .common import options, print_json
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _summary(row: SessionRow) -> dict[str, Any]:
 
 
 @sessions.command()
-@click.argument("session")
+@click.argument("session", shell_complete=completing.sessions)
 @options()
 def show(session: str, as_json: bool) -> None:
     """The turns and the edits of SESSION (title, id, or part of an id)."""
@@ -122,7 +123,7 @@ def search(text: str, limit: int, as_json: bool) -> None:
 
 
 @sessions.command()
-@click.argument("session")
+@click.argument("session", shell_complete=completing.sessions)
 @click.argument("title")
 @options()
 def rename(session: str, title: str, as_json: bool) -> None:
@@ -136,7 +137,7 @@ def rename(session: str, title: str, as_json: bool) -> None:
 
 
 @sessions.command()
-@click.argument("session", nargs=-1, required=True)
+@click.argument("session", nargs=-1, required=True, shell_complete=completing.sessions)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options()
 def rm(session: tuple[str, ...], yes: bool, as_json: bool) -> None:
