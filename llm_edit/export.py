@@ -12,6 +12,7 @@ import click
 from tui.console import printable, table
 from tui.narrate import count, size
 
+from . import completing
 from .common import finished, narrator, options, print_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Kept:
 
 
 @click.command()
-@click.argument("session")
+@click.argument("session", shell_complete=completing.sessions)
 @click.option(
     "--format",
     "form",
