@@ -29,6 +29,7 @@ COMMANDS = {
     "redo": "undo:redo",
     "sessions": "sessions:sessions",
     "export": "export:export",
+    "replay": "replay:replay",
     "bench": "bench:bench",
     "models": "models:models",
     "methods": "methods:methods",

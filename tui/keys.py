@@ -17,7 +17,9 @@ PLACES = {
     "writing": "Writing",
     "conversation": "Conversation (Tab goes there)",
     "checks": "Checks of an edit (Tab goes there)",
+    "replay": "Replay (llm-edit replay)",
 }
+CHAT = tuple(place for place in PLACES if place != "replay")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ KEYS: tuple[Key, ...] = (
     Key("check.previous", "up,k", "cursor(-1)", "the check above", "checks"),
     Key("check.next", "down,j", "cursor(1)", "the check below", "checks"),
     Key("check.open", "enter", "open", "its single answers, before and after", "checks"),
+    Key("replay.play", "space", "play_pause", "play, pause; at the end: from the start", "replay"),
+    Key("replay.next", "right", "step(1)", "the next event", "replay"),
+    Key("replay.previous", "left", "step(-1)", "the event before", "replay"),
+    Key("replay.next-edit", "]", "step_edit(1)", "the next edit", "replay"),
+    Key("replay.previous-edit", "[", "step_edit(-1)", "the edit before", "replay"),
+    Key("replay.speed-1", "1", "speed(0)", "as fast as it was", "replay"),
+    Key("replay.speed-2", "2", "speed(1)", "twice as fast", "replay"),
+    Key("replay.speed-3", "3", "speed(2)", "four times", "replay"),
+    Key("replay.speed-4", "4", "speed(3)", "eight times", "replay"),
+    Key("replay.time", "g", "time", "go to a time", "replay"),
+    Key("replay.leave", "q", "leave", "leave (also Esc)", "replay"),
 )  # fmt: skip
 
 BY_ID: dict[str, Key] = {key.id: key for key in KEYS if key.id}

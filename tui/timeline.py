@@ -7,11 +7,11 @@ message under E: the sibling of the old answer. Undo goes back to where the tip 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sessions.fold import superseded
-from sessions.rows import EditRow, Node
+from sessions.rows import EditRow, Message, Node
 from sessions.store import Store
 
 from .views import EditView, TurnView
@@ -63,9 +63,14 @@ def history(turns: Sequence[Turn]) -> tuple[tuple[str, str], ...]:
 def turns_at(store: Store, session: str, tip: str | None = None) -> list[Turn]:
     """The turns on the way from the root to `tip` (default: the session's tip)."""
     messages = {m.node: m for m in store.conversation(session, tip)}
+    return turns_on(store.path(session, tip), messages)
+
+
+def turns_on(path: Sequence[Node], messages: Mapping[str, Message]) -> list[Turn]:
+    """The turns on a way from the root; `messages` by node."""
     turns: list[Turn] = []
     edit = ""
-    for node in store.path(session, tip):
+    for node in path:
         message = messages.get(node.id)
         if node.kind == "edit":
             edit = node.target or ""

@@ -18,6 +18,7 @@ from engine.errors import BadSetting
 from tui import keys
 from tui.app import EditApp
 from tui.screens.chat import ChatScreen
+from tui.screens.replay import ReplayScreen
 from tui.widgets.composer import Editor
 from tui.widgets.history_search import HistorySearch, matches
 from tui.widgets.metric_cards import MetricCards
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_binding_is_in_the_table_and_the_other_way_round() -> None:
     bound = {
         binding.id
-        for owner in (EditApp, ChatScreen, Transcript, Editor, MetricCards)
+        for owner in (EditApp, ChatScreen, ReplayScreen, Transcript, Editor, MetricCards)
         for binding in owner.__dict__["BINDINGS"]
         if isinstance(binding, Binding)
     }

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ..keys import PLACES, sheet
+from ..keys import CHAT, sheet
 
 Here = tuple[str, str]  # what helps, and the place whose keys come first ("" for none)
 
@@ -45,12 +45,14 @@ class HelpScreen(ModalScreen[None]):
         commands: Sequence[tuple[str, str]],
         here: Here = ("", ""),
         keys: Mapping[str, str] | None = None,
+        places: Sequence[str] = CHAT,
     ) -> None:
         """`commands`: how each is written, and what it does. `keys`: those a person chose."""
         super().__init__()
         self._commands = commands
         self._here = here
         self._keys = keys or {}
+        self._places = places
 
     def compose(self) -> ComposeResult:
         with Vertical(id="help"), VerticalScroll(id="help-body"):
@@ -58,12 +60,13 @@ class HelpScreen(ModalScreen[None]):
             if text:
                 yield Static("Here", classes="help-title", markup=False)
                 yield Static(text, markup=False, id="help-here")
-            order = sorted(PLACES, key=lambda name: name != place)
+            order = sorted(self._places, key=lambda name: name != place)
             for title, rows in sheet(self._keys, order):
                 yield Static(title, classes="help-title", markup=False)
                 yield Static(_table(rows))
-            yield Static("Commands", classes="help-title", markup=False)
-            yield Static(_table(self._commands))
+            if self._commands:
+                yield Static("Commands", classes="help-title", markup=False)
+                yield Static(_table(self._commands))
             yield Static(
                 "Shift and drag selects text with the terminal's own selection. "
                 "llm-edit chat --plain is the same assistant without a full screen.",

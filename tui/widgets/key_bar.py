@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.style import Style
@@ -28,8 +29,9 @@ class KeyBar(Widget):
     COMPONENT_CLASSES: ClassVar = {"key-bar--key", "key-bar--label", "key-bar--off"}
     ALLOW_SELECT = False
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, bar: Sequence[tuple[str, str]] = BAR, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._bar = bar
         self._shown: tuple[bool, frozenset[str]] = (False, frozenset())
         self._places: list[tuple[int, str]] = []  # where each entry ends, and its action
 
@@ -44,7 +46,7 @@ class KeyBar(Widget):
         line = Text(no_wrap=True, overflow="crop")
         self._places = []
         mine: dict[str, str] = getattr(self.app, "my_keys", {})
-        for name, label in MESSAGE_BAR if on_message else BAR:
+        for name, label in MESSAGE_BAR if on_message else self._bar:
             action = BY_ID[name].action
             idle = action in off
             key = short(keys_of(BY_ID[name], mine))

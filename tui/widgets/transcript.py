@@ -105,6 +105,17 @@ class Transcript(VerticalScroll):
         self.edits = {edit.number: edit for edit in edits}
         self._refresh_entries()
 
+    def stand(
+        self,
+        turns: Sequence[TurnView],
+        edits: Sequence[EditView],
+        pending: Sequence[Pending],
+        notes: Sequence[Note],
+    ) -> None:
+        """Show exactly this: replay goes back as well as forth."""
+        self.pending, self.notes = list(pending), list(notes)
+        self.sync(turns, edits)
+
     def begin(self, job: str, question: str) -> None:
         """A question that waits for its answer."""
         self.pending.append(Pending(job, question))
