@@ -74,9 +74,9 @@ def influences(
     Yields Loading before each edit: a job can be stopped there. Leaves nothing in the model.
     """
     total = len(edits)
-    yield Loading(stage="influence", done=0, total=total, unit="edits")
     if not edits:
         return ()
+    yield Loading(stage="influence", done=0, total=total, unit="edits")
     every = [patch for edit in edits for patch in edit.patches]
     row = (*prompt.ids, *answer[:-1])  # the last token is predicted, never read
     with lm.active(every):

@@ -87,11 +87,13 @@ def _piped(wanted: Any, context: bool) -> int:
 
 
 def _prompt(wanted: Any) -> int:
+    from tui import settings
     from tui.assistant import Assistant
     from tui.plain import run_prompt
 
+    configured, _ = settings.load()
     assistant = Assistant(wanted)
     try:
-        return run_prompt(assistant)
+        return run_prompt(assistant, enter_sends=configured.enter == "send")
     finally:
         assistant.close(timeout=0.5)

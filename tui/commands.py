@@ -18,6 +18,7 @@ from .views import Snapshot
 __all__ = ["REGISTRY", "Command", "CommandRegistry", "Front", "Suggestion"]
 
 ARROW = "=>"
+RECALLED = 20  # lines that /recall shows
 
 
 def split_fix(argument: str) -> tuple[str, str | None]:
@@ -112,6 +113,18 @@ def _sessions(front: Front, argument: str) -> None:
     front.run(front.assistant.sessions(), show)
 
 
+def _recall(front: Front, argument: str) -> None:
+    wanted = argument.casefold()
+
+    def show(job: Job[list[str]]) -> None:
+        found = [text for text in job.result or () if wanted in text.casefold()]
+        front.show(found[:RECALLED] or ["Nothing like that was written before."])
+        if len(found) > RECALLED:
+            front.say(f"{len(found) - RECALLED} older ones are left out.", "muted")
+
+    front.run(front.assistant.input_history(), show)
+
+
 def _rename(front: Front, argument: str) -> None:
     def said(job: Job[Any]) -> None:
         front.say(f"This session is now called {job.result!r}.")
@@ -149,6 +162,8 @@ REGISTRY = CommandRegistry(
         Command(name="log", help="show the log of the last edit", handler=_log,
                 safe_while_busy=True),
         Command(name="sessions", help="list the sessions", handler=_sessions),
+        Command(name="recall", argument="[TEXT]", handler=_recall,
+                help="list what was written before, in all sessions, newest first"),
         Command(name="rename", argument="TITLE", help="give this session a title",
                 handler=_rename),
         Command(name="stop", help="stop what runs", handler=_stop, safe_while_busy=True),

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.events import Event, Problem, Token
@@ -19,16 +18,12 @@ from .assistant import Assistant
 from .commands import REGISTRY
 from .console import Narrator, follow, printable, problem_of, table
 from .narrate import narrate
+from .prompt import DumbPrompt, Prompt, Reading, dumb
 from .views import CorrectionView, ReplyView, UndoView
 from .wording import named, remaining, shifted, superseding
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import CompleteEvent, Completion
-    from prompt_toolkit.document import Document
-    from prompt_toolkit.key_binding import KeyBindings
-
-TWICE = 2.0  # seconds within which a second Ctrl+C quits
 
 
 class PlainFront:
@@ -267,114 +262,33 @@ def run_prompt(
     assistant: Assistant,
     *,
     session: PromptSession[str] | None = None,
+    enter_sends: bool = True,
     out: TextIO | None = None,
     err: TextIO | None = None,
 ) -> int:
     """Read lines from a person until they leave. Returns the exit code."""
     out, err = out or sys.stdout, err or sys.stderr
-    prompt = Prompt(assistant, session)
+    prompt: Reading = (
+        DumbPrompt(err)
+        if session is None and dumb()
+        else Prompt(assistant, session, enter_sends=enter_sends)
+    )
     front = PlainFront(assistant, out=out, err=err, ask=prompt.ask)
     code = loaded(front.begin(), err)
     if code is not None:
         return code
     prompt.remember()
-    front.say(_welcome(assistant), "muted")
-    for line in prompt.lines(front):
+    front.say(_welcome(assistant, prompt.keys), "muted")
+    for line in prompt.lines(lambda text: front.say(text, "muted")):
         front.line(line)
         if front.done:
             break
     return 0
 
 
-def _welcome(assistant: Assistant) -> str:
+def _welcome(assistant: Assistant, keys: str) -> str:
     s = assistant.snapshot()
     return (
         f"{s.model}, {s.dtype} on {s.device}. Ask something; /fix ANSWER corrects, /undo takes it "
-        "back, /help lists the rest. Alt+Enter begins a new line, Ctrl+C stops, Ctrl+D leaves."
+        f"back, /help lists the rest. {keys} what was written before, Ctrl+C stops, Ctrl+D leaves."
     )
-
-
-class Prompt:
-    """Reads lines with completion and history."""
-
-    def __init__(self, assistant: Assistant, session: PromptSession[str] | None = None) -> None:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import InMemoryHistory
-        from prompt_toolkit.shortcuts import CompleteStyle
-
-        self._assistant = assistant
-        self._history = InMemoryHistory()
-        self._session = session or PromptSession()
-        self._session.history = self._session.default_buffer.history = self._history
-        self._session.completer = completer(assistant)
-        self._session.key_bindings = bindings()
-        self._session.multiline = True
-        self._session.complete_while_typing = False
-        self._session.complete_style = CompleteStyle.READLINE_LIKE
-        self._session.reserve_space_for_menu = 0  # no blank lines under the prompt
-
-    def remember(self) -> None:
-        """Offer what was typed before, in all sessions."""
-        job = self._assistant.input_history()
-        if job.wait(10) and job.result:
-            for text in reversed(job.result):
-                self._history.append_string(text)
-
-    def lines(self, front: PlainFront) -> Iterator[str]:
-        """Until Ctrl+D, or Ctrl+C twice."""
-        interrupted = -TWICE
-        while True:
-            try:
-                yield self._session.prompt("> ")
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                now = time.monotonic()
-                if now - interrupted < TWICE:
-                    return
-                interrupted = now
-                front.say("Press Ctrl+C again to quit.", "muted")
-
-    def ask(self, prompt: str, default: str) -> str:
-        """One answer to one question of the program; not kept in the history."""
-        from prompt_toolkit import PromptSession
-
-        once: PromptSession[str] = PromptSession(
-            input=self._session.input, output=self._session.output
-        )
-        return once.prompt(prompt, default=default)
-
-
-def bindings() -> KeyBindings:
-    """Enter sends, Alt+Enter begins a new line."""
-    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    @keys.add("c-j")  # what Enter sends when it is pressed while an answer is being written
-    def _send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def _newline(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
-
-
-def completer(assistant: Assistant) -> Any:
-    """Commands and their arguments, from the one registry."""
-    from prompt_toolkit.completion import Completer, Completion
-
-    class Registry(Completer):
-        def get_completions(
-            self, document: Document, complete_event: CompleteEvent
-        ) -> Iterator[Completion]:
-            typed = document.text_before_cursor
-            for s in REGISTRY.complete(typed, assistant.snapshot()):
-                yield Completion(
-                    s.insert, start_position=-len(typed), display=s.label, display_meta=s.hint
-                )
-
-    return Registry()

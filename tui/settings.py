@@ -29,7 +29,7 @@ class Settings:
     """Defaults of the command line, and how the full screen looks.
 
     theme  see THEMES; also the name of any theme of Textual's
-    enter  what the Enter key does in the full screen's composer
+    enter  what the Enter key does in the full screen's composer and at the plain prompt
     mouse  whether the full screen takes the mouse (else the terminal keeps it)
     ascii  draw plots and frames with ASCII characters alone
     keys   keys of the full screen, by action: see tui/keys.py

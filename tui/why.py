@@ -38,7 +38,7 @@ class InfluenceView:
     token        the text of the token at which it fires most
     where        where that stands: "earlier" (before the question), "question", "answer", or ""
     p_with       probability of the answer with every edit that acted, and
-    p_without    with all of them but this one (geometric means over the answer's tokens)
+    p_without    with all of them but this one; of the whole answer
     moves        nats by which it makes the whole answer likelier; negative: less likely
     """
 
@@ -127,8 +127,8 @@ def _view(found: Influence, edit: EditView, where: str) -> InfluenceView:
         fires=found.fires,
         token=found.token,
         where=where,
-        p_with=math.exp(found.with_it / found.tokens),
-        p_without=math.exp(found.without / found.tokens),
+        p_with=math.exp(found.with_it),
+        p_without=math.exp(found.without),
         moves=found.moves,
     )
 
@@ -184,6 +184,8 @@ def _quoted(token: str) -> str:
 
 
 def _p(value: float) -> str:
+    if not value:
+        return "less than 1e-300"  # a long answer's: too small for a float
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 

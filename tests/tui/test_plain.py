@@ -23,9 +23,11 @@ from tests.cli.small import LARGE, QUESTION, hparams
 from tui.assistant import Assistant, Options
 from tui.commands import REGISTRY, split_fix
 from tui.console import Narrator, printable, table
-from tui.plain import PlainFront, completer, run_lines, run_prompt
+from tui.plain import PlainFront, run_lines, run_prompt
+from tui.prompt import completer
 
 ENTER, NEWLINE, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
+CTRL_E, CTRL_R, CTRL_X = "\x05", "\x12", "\x18"
 
 
 @pytest.fixture
@@ -91,6 +93,85 @@ def test_a_question_and_its_answer(typed: Type, assistant: Assistant) -> None:
 def test_alt_enter_begins_a_new_line(typed: Type, assistant: Assistant) -> None:
     typed("one", NEWLINE, "two", ENTER)
     assert [t.question for t in assistant.snapshot().turns] == ["one\ntwo"]
+
+
+def test_enter_can_begin_a_new_line(assistant: Assistant, keys: PipeInput) -> None:
+    keys.send_text(f"one{ENTER}two{NEWLINE}{CTRL_D}")
+    session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
+    err = io.StringIO()
+    run_prompt(assistant, session=session, enter_sends=False, out=io.StringIO(), err=err)
+    assert [t.question for t in assistant.snapshot().turns] == ["one\ntwo"]
+    assert "Alt+Enter sends" in err.getvalue()
+
+
+def test_ctrl_r_searches_what_was_written_in_all_sessions(
+    typed: Type, assistant: Assistant, keys: PipeInput
+) -> None:
+    typed("Who was Emma?", ENTER, "second question?", ENTER, "third one?", ENTER)
+    other = Assistant(dataclasses.replace(assistant.options, session=None))
+    try:
+        keys.send_text(f"{CTRL_R}emma{ENTER}{ENTER}{CTRL_D}")  # the first Enter ends the search
+        session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
+        run_prompt(other, session=session, out=io.StringIO(), err=io.StringIO())
+        assert [t.question for t in other.snapshot().turns] == ["Who was Emma?"]
+    finally:
+        other.close(60)
+
+
+def test_what_was_written_in_the_editor_is_not_sent_yet(
+    assistant: Assistant, keys: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor, written = tmp_path / "editor", tmp_path / "written"
+    editor.write_text(f'#!/bin/sh\nprintf " and" >> "$1"\ncp "$1" "{written}"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
+
+    def press() -> None:
+        keys.send_text("one" + CTRL_X + CTRL_E)
+        while session.default_buffer.text != "one and":
+            time.sleep(0.01)
+        keys.send_text(" more" + ENTER + CTRL_D)
+
+    threading.Thread(target=press, daemon=True).start()
+    run_prompt(assistant, session=session, out=io.StringIO(), err=io.StringIO())
+    assert written.read_text() == "one and"
+    assert [t.question for t in assistant.snapshot().turns] == ["one and more"]
+
+
+@pytest.fixture
+def dumbly(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> Type:
+    """`dumbly("line", ...)`: lines on a dumb terminal, which edits them itself."""
+
+    def talk(*lines: str) -> Talk:
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        out, err = io.StringIO(), io.StringIO()
+        code = run_prompt(assistant, out=out, err=err)
+        return Talk(code, out.getvalue(), err.getvalue())
+
+    return talk
+
+
+def test_a_dumb_terminal(dumbly: Type, assistant: Assistant) -> None:
+    lines = (
+        "What is the capital\\",
+        "of Australia?",
+        "/fix Rome",
+        "",
+        "/recall OF AUS",
+        "/recall no",
+    )
+    talk = dumbly(*lines, "/quit", "never")
+    (turn,), (edit,) = assistant.snapshot().turns, assistant.snapshot().edits
+    assert turn.question == "What is the capital\nof Australia?"
+    assert (edit.subject, edit.target) == ("Australia", "Rome")
+    assert "Subject: [Australia] " in talk.err, "the terminal's own line takes it by Enter"
+    assert "> . " in talk.err
+    assert f"{turn.question}\nNothing like that was written before.\n" in talk.out
+    assert "A backslash at the end of a line" in talk.err
+    assert "\x1b" not in talk.out + talk.err
+    assert talk.code == 0
 
 
 def test_lines_typed_ahead_are_sent_too(typed: Type, assistant: Assistant) -> None:

@@ -30,7 +30,7 @@ def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
 
 
 def by_hand(assistant: Any, question: str, answer: str, edits: list[Any]) -> float:
-    """Mean log-probability of an answer and its ending as the first of a conversation, in nats."""
+    """Log-probability of an answer and its ending as the first of a conversation, in nats."""
     from engine.tokens import continuation, target_ids
 
     lm, _ = assistant._conversation.ready()
@@ -42,7 +42,7 @@ def by_hand(assistant: Any, question: str, answer: str, edits: list[Any]) -> flo
         ids = target_ids(lm.tokenizer, prompt, answer)
     with lm.active([p for e in edits for p in e.patches]), torch.no_grad():
         out = lm.model(torch.tensor([[*prompt.ids, *ids]])).logits[0].float().log_softmax(-1)
-    return sum(float(out[len(prompt.ids) - 1 + i, t]) for i, t in enumerate(ids)) / len(ids)
+    return sum(float(out[len(prompt.ids) - 1 + i, t]) for i, t in enumerate(ids))
 
 
 def test_each_edit_is_weighed_in_the_state_that_gave_the_answer(make: Make) -> None:
@@ -62,7 +62,7 @@ def test_each_edit_is_weighed_in_the_state_that_gave_the_answer(make: Make) -> N
         assert math.log(part.p_with) == pytest.approx(both, abs=2e-3)
         alone = by_hand(assistant, QUESTION, turn.answer, without)
         assert math.log(part.p_without) == pytest.approx(alone, abs=2e-3)
-        assert part.moves * both != 0
+        assert part.moves == pytest.approx(math.log(part.p_with / part.p_without), abs=1e-6)
     assert (one.edit.state, two.edit.state) == ("applied", "undone")
     assert one.fires >= 1 - 1e-2, "asked its own question it fires as on its own question"
     assert [abs(part.moves) for part in view.influences] == sorted(
@@ -125,6 +125,8 @@ def test_edits_can_hold_an_answer_back_and_have_no_keys() -> None:
     assert head.endswith(": 2 edits had a part in it, the largest first.")
     assert "makes it 7.39 times less likely" in one
     assert two.endswith("makes it 10^13 times likelier: P(answer) 0.90 with it, 8.4e-14 without.")
+    (_, three) = sentences(part(1, 900.0))
+    assert "makes it 10^391 times likelier: P(answer) 0.90 with it, less than 1e-300 wi" in three
 
 
 def test_no_edit_and_no_part_are_not_the_same() -> None:
