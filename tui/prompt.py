@@ -85,7 +85,11 @@ class DumbPrompt(Reading):
 
     def _line(self, prompt: str) -> str:
         print(prompt, end="", file=self._out, flush=True)
-        line = self._lines.readline()
+        try:
+            line = self._lines.readline()
+        except KeyboardInterrupt:
+            print(file=self._out, flush=True)
+            raise
         if not line:
             print(file=self._out, flush=True)
             raise EOFError
