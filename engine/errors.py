@@ -26,6 +26,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+LISTED = 20  # names that a message lists
+
 
 class LLMEditError(Exception):
     """An error with a message for a person and, where there is one, a remedy."""
@@ -70,7 +72,8 @@ class UnknownName(BadInput):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f"Did you mean {near[0]!r}?" if near else ""
-        listing = f"Available: {', '.join(names)}." if names else ""
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        listing = f"Available: {', '.join(names[:LISTED])}{more}." if names else ""
         super().__init__(f"unknown {kind} {name!r}.", f"{hint} {listing}".strip())
 
 

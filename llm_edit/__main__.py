@@ -124,6 +124,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _misused(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # asked nothing: say what there is
+        click.echo(error.format_message(), err=True)
+        return 2
     context = getattr(error, "ctx", None)
     hint = f" See {context.command_path} --help." if context is not None else ""
     click.echo(f"error: {error.format_message()}{hint}", err=True)

@@ -16,12 +16,16 @@ def _matching(pairs: Pairs, typed: str) -> list[CompletionItem]:
     return [CompletionItem(word, help=hint) for word, hint in pairs if word.lower().startswith(low)]
 
 
+def _is_path(typed: str) -> bool:
+    return typed.startswith((".", "/", "~"))
+
+
 def models(context: click.Context, option: click.Parameter, typed: str) -> list[CompletionItem]:
     """Aliases; files and folders once the beginning of a path was typed."""
     from engine import catalog
     from engine.errors import BadFile
 
-    if typed.startswith((".", "/", "~")):
+    if _is_path(typed):
         return [CompletionItem(typed, type="file")]
     try:
         found = catalog.aliases()
@@ -49,6 +53,14 @@ def sessions(context: click.Context, option: click.Parameter, typed: str) -> lis
     if not found and low:  # a title of several words has to be quoted: its id stands for it
         found = [CompletionItem(s, help=t) for s, t in names if t.lower().startswith(low)]
     return found
+
+
+def sessions_or_files(
+    context: click.Context, option: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Sessions; files where none begins so."""
+    found = sessions(context, option, typed) if not _is_path(typed) else []
+    return found or [CompletionItem(typed, type="file")]
 
 
 def themes(context: click.Context, option: click.Parameter, typed: str) -> list[CompletionItem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .common import options, print_json
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("session", metavar="SESSION|FILE")
+@click.argument("session", metavar="SESSION|FILE", shell_complete=completing.sessions_or_files)
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), metavar="N",
               help="Seconds of the replay in one second; 1 is as recorded.")  # fmt: skip
 @click.option("--plain", is_flag=True, help="Lines instead of the full screen.")
-@click.option("--theme", default="", help="As for llm-edit chat.")
+@click.option("--theme", default="", shell_complete=completing.themes, help="As for llm-edit chat.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal.")
 @click.option("--ascii", is_flag=True, help="Plots and frames in ASCII characters.")
 @options()

@@ -88,6 +88,8 @@ def _marked(store: Store, session: Session, action: str, n: int, edit: str | Non
     edits: Any = store.active_edits(session.id)
     undone: Any = store.undone_edits(session.id)
     there = len(undone) if action == "redo" else len(edits)
+    if edit is None and not there:
+        raise BadInput(f"there is no edit to {action} in this session.")
     if edit is None and n > there:
         raise BadInput(f"there {'is' if there == 1 else 'are'} only {there} to {action}, not {n}.")
     ledger: Any = Ledger(edits, undone)

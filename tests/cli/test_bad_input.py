@@ -78,6 +78,20 @@ def test_said_in_one_line(run: Run, arguments: tuple[str, ...], parts: list[str]
     assert before == [] or stored() == before
 
 
+@pytest.mark.parametrize("arguments", [(), ("sessions",), ("models",)], ids=str)
+def test_nothing_asked_shows_what_there_is(run: Run, arguments: tuple[str, ...]) -> None:
+    ran = run(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: llm-edit")
+    assert "error" not in ran.err
+
+
+def test_of_many_names_some_are_listed(run: Run) -> None:
+    error = one_line(run("ask", "x", "--model", "zzz").err)
+    assert error.endswith(" more.")
+    assert error.count(",") == 19
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

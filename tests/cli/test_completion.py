@@ -73,6 +73,8 @@ def test_values() -> None:
 def test_a_path_to_a_model_is_left_to_the_shell() -> None:
     (item,) = completing.models(click.Context(cli), click.Option(["--model"]), "./mod")
     assert (item.value, item.type) == ("./mod", "file")
+    (item,) = completing.sessions_or_files(click.Context(cli), click.Argument(["s"]), "facts.llm")
+    assert (item.value, item.type) == ("facts.llm", "file")
 
 
 def test_sessions_by_id_or_title(store: Store) -> None:
@@ -85,6 +87,7 @@ def test_sessions_by_id_or_title(store: Store) -> None:
     assert offered("llm-edit chat --session space") == [one.short], "its id needs no quotes"
     assert offered(f"llm-edit chat --session {one.short[:4].upper()}")[0] in (one.short, two.short)
     assert offered("llm-edit chat --session nothing") == []
+    assert offered("llm-edit replay cap") == ["capitals"]
 
 
 def test_tab_makes_no_database_and_reads_no_broken_one() -> None:
@@ -99,14 +102,16 @@ def test_tab_makes_no_database_and_reads_no_broken_one() -> None:
 
 def test_whatever_names_a_model_method_or_session_is_completed() -> None:
     wanted = {
-        "model": completing.models, "method": completing.methods, "session": completing.sessions,
-    }  # fmt: skip
+        "model": {completing.models},
+        "method": {completing.methods},
+        "session": {completing.sessions, completing.sessions_or_files},
+    }
     for path, command in everything("llm-edit", cli):
         for parameter in command.params:
             complete = wanted.get(parameter.name or "")
             if complete is not None and not parameter.is_eager:
                 found = parameter._custom_shell_complete
-                assert found is complete, f"{path}: {parameter.name}"
+                assert found in complete, f"{path}: {parameter.name}"
 
 
 def everything(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:

@@ -115,6 +115,7 @@ def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[obje
     assert len(run("redo", 2, "--json").json["active"]) == 3
     session = run("sessions", "list", "--json").json["sessions"][0]
     assert session["edits"] == 3
+    assert "error: there is no edit to redo in this session." in run("redo").err
 
 
 def test_a_second_edit_of_a_question_supersedes_the_first(
