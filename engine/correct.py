@@ -51,20 +51,39 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """One fact of a correction, and what became of it."""
+
+    request: Request
+    before: Answered
+    after: Answered
+    success: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a correction did. `layers`: {site, rank, norm_ratio} per patch."""
 
     edit: Edit
     success: bool
     verdict: str
-    before: Answered
-    after: Answered
+    facts: tuple[Corrected, ...]
     metrics: tuple[Metric, ...]
     layers: tuple[dict[str, Any], ...]
     seconds: dict[str, float]
     steps: int
     losses: tuple[float, ...]
     versions: dict[str, str]
+
+    @property
+    def before(self) -> Answered:
+        """Of the first fact."""
+        return self.facts[0].before
+
+    @property
+    def after(self) -> Answered:
+        """Of the first fact."""
+        return self.facts[0].after
 
 
 def correct(
@@ -89,10 +108,10 @@ def correct(
     ledger when this returns. Raises BadRequest (also when the model already answers the
     target), UnknownName, BadSetting, UnsupportedModel, EditFailed.
     """
-    clock = _Clock()
+    clock = Clock()
     request = request.check()
-    info = _method(lm, request, method)
-    hp, sources = _hparams(lm, info, overrides or {}, seed)
+    info = method_of(lm, request, method)
+    hp, sources = hparams_of(lm, info, overrides or {}, seed)
     prompt = lm.prompt(request.prompt, chat=request.chat)
     yield Loading(stage="probes", done=0, total=0)  # say that it has begun
     with lm.active(ledger.patches()):
@@ -107,26 +126,25 @@ def correct(
     for rival in rivals:
         yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
     with lm.active(ledger.patches(without=old)):
-        edit = yield from _named(info.run()(lm, [request], hp), edit_id or new_id())
+        edit = yield from named(info.run()(lm, [request], hp), edit_id or new_id())
         clock.lap("edit")
-    provenance = _provenance(lm, edit, sources, seed)
+    provenance = provenance_of(lm, edit, sources, seed)
     edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = _ask(lm, prompt, request)
         reprobed = (yield from asked.ask(lm)) if asked else None
     clock.lap("probes")
-    layers = tuple(_layer(lm, patch) for patch in edit.patches)
+    layers = tuple(layer_of(lm, patch) for patch in edit.patches)
     metrics = [_said(request, before, after)]
     if asked and probed is not None and reprobed is not None:
         metrics += asked.compare(probed, reprobed)
-    metrics.append(_weight(layers))
+    metrics.append(weight_metric(layers))
     yield from metrics
     outcome = Outcome(
         edit=edit,
         success=_succeeded(request, after),
         verdict=_verdict(request, after, metrics),
-        before=before,
-        after=after,
+        facts=(Corrected(request, before, after, _succeeded(request, after)),),
         metrics=tuple(metrics),
         layers=layers,
         seconds=clock.seconds(edit),
@@ -134,7 +152,7 @@ def correct(
         losses=tuple(edit.numbers.get("losses", ())),
         versions=edit.provenance["versions"],
     )
-    yield _applied(outcome)
+    yield applied(outcome)
     ledger.apply(edit)  # behind the last event: a job cancelled there has changed nothing
     return outcome
 
@@ -142,7 +160,8 @@ def correct(
 # -- before -------------------------------------------------------------------------------------
 
 
-def _method(lm: LM, request: Request, name: str) -> MethodInfo:
+def method_of(lm: LM, request: Request, name: str) -> MethodInfo:
+    """The method, where it can edit this. Raises UnknownName, UnsupportedModel, BadRequest."""
     info = methods.get(name)
     if lm.arch.model_type not in info.families:
         raise UnsupportedModel(
@@ -154,9 +173,10 @@ def _method(lm: LM, request: Request, name: str) -> MethodInfo:
     return info
 
 
-def _hparams(
+def hparams_of(
     lm: LM, info: MethodInfo, overrides: Mapping[str, str], seed: int
 ) -> tuple[Any, dict[str, str]]:
+    """Its hyper-parameters, and per key where each came from. Raises BadSetting, BadFile."""
     cls = info.params_class()
     given = dict(overrides)
     if "seed" in {f.name for f in dataclasses.fields(cls)}:
@@ -201,7 +221,7 @@ def _probability(lm: LM, prompt: Rendered, answer: str | None) -> float:
     return math.exp(-score.nll)
 
 
-def _named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, None, Edit]:
+def named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, None, Edit]:
     """The method's own run, under the id that the edit will have."""
     try:
         while True:
@@ -218,7 +238,8 @@ def _named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event,
         edit.close()
 
 
-def _provenance(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dict[str, Any]:
+def provenance_of(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dict[str, Any]:
+    """What `Edit.provenance` holds, completed by what the method does not know."""
     return {
         **edit.provenance,
         "model": lm.name,
@@ -273,12 +294,14 @@ def _said(request: Request, before: Answered, after: Answered) -> Metric:
     )
 
 
-def _layer(lm: LM, patch: patches.Patch) -> dict[str, Any]:
+def layer_of(lm: LM, patch: patches.Patch) -> dict[str, Any]:
+    """{site, rank, norm_ratio} of a patch."""
     weight = weight_of(lm.model.get_submodule(patch.site), lm.arch)
     return patches.describe(patch, float(weight.float().norm()))
 
 
-def _weight(layers: tuple[dict[str, Any], ...]) -> Metric:
+def weight_metric(layers: tuple[dict[str, Any], ...]) -> Metric:
+    """How much the most changed weight changed: max ‖Δ‖/‖W‖."""
     ratios = {layer["site"]: layer["norm_ratio"] for layer in layers}
     return Metric(
         name="weight", before=0.0, after=max(ratios.values(), default=0.0), n=len(ratios),
@@ -306,7 +329,8 @@ def _verdict(request: Request, after: Answered, metrics: list[Metric]) -> str:
     )
 
 
-def _applied(outcome: Outcome) -> EditApplied:
+def applied(outcome: Outcome) -> EditApplied:
+    """The last event of a correction."""
     numbers = {k: float(v) for k, v in outcome.edit.numbers.items() if isinstance(v, (int, float))}
     return EditApplied(
         edit=outcome.edit.id,
@@ -322,7 +346,7 @@ def _applied(outcome: Outcome) -> EditApplied:
     )
 
 
-class _Clock:
+class Clock:
     """Seconds per part."""
 
     def __init__(self) -> None:

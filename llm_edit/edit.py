@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--neighbour", "neighbours", multiple=True, help="A prompt that must not change.")
 @click.option("--chat/--statement", "chat", default=None, help="Ask PROMPT, or continue it.")
 @click.option("--file", "path", type=click.Path(path_type=Path), help="Facts as JSON Lines.")
+@click.option("--one-by-one", is_flag=True, help="An edit for each fact of the file.")
 @click.option("--probes/--no-probes", default=True, help="Measure what else changes.")
 @options("model", "session")
 @click.option("--events", is_flag=True, help="Every event as JSON Lines on stdout.")
@@ -46,6 +49,7 @@ def edit(
     prompt: str | None,
     path: Path | None,
     chat: bool | None,
+    one_by_one: bool,
     probes: bool,
     events: bool,
     verbose: bool,
@@ -56,7 +60,8 @@ def edit(
 
     The edit is kept in the session (by default the latest one of the model, or a new one) and
     undone with `llm-edit undo`. PROMPT is continued as it stands, or asked as a question when it
-    ends with a question mark. Exit code 1: the edit did not take.
+    ends with a question mark. The facts of a file become one edit where the method edits many at
+    once (see `llm-edit methods`), else an edit each. Exit code 1: an edit did not take.
     """
     if events and as_json:
         raise click.UsageError("--events and --json exclude each other.")
@@ -66,14 +71,15 @@ def edit(
     views: list[CorrectionView] = []
     errors: list[dict[str, Any]] = []
     with opened(wanted, say) as assistant:
-        for fact in facts:
+        for group in _groups(facts, assistant.snapshot().method, one_by_one):
             try:
-                views.append(_correct(assistant, fact, probes, say, events))
+                views.append(_correct(assistant, group, probes, say, events))
             except Exception as error:
                 if path is None or not hasattr(error, "exit_code"):
                     raise
-                errors.append(_refused(fact.request, error))
-                click.echo(f"error: {fact.request.prompt!r}: {error}", err=True)
+                errors += [_refused(fact.request, error) for fact in group]
+                about = repr(group[0].request.prompt) if len(group) == 1 else f"{len(group)} facts"
+                click.echo(f"error: {about}: {error}", err=True)
     _print(views, errors, as_json=as_json, silent=events, many=path is not None)
     return 0 if not errors and all(view.edit.success for view in views) else 1
 
@@ -122,27 +128,47 @@ def _as_asked(fact: Fact, chat: bool | None, given: dict[str, Any]) -> Fact:
     return dataclasses.replace(fact, request=request, method=method, hparams={**own, **hp})
 
 
+def _groups(facts: list[Fact], method: str, one_by_one: bool) -> Iterator[list[Fact]]:
+    """The facts that become one edit each time: neighbours in the file that are edited alike,
+    by a method for many. A fact with turns before it is one by itself."""
+    from engine import methods
+
+    def kind(fact: Fact) -> tuple[Any, ...]:
+        name = fact.method or method
+        alone = one_by_one or fact.request.history or not methods.get(name).batch
+        return (id(fact),) if alone else (name, sorted(fact.hparams.items()))
+
+    for _, group in itertools.groupby(facts, kind):
+        yield list(group)
+
+
 def _correct(
     assistant: Assistant,
-    fact: Fact,
+    group: list[Fact],
     probes: bool,
     say: Narrator,
     events: bool,
 ) -> CorrectionView:
-    request = fact.request
-    job = assistant.correct(
-        request.target_new,
-        question=request.prompt,
-        subject=request.subject,
-        old=request.target_old,
-        statement=not request.chat,
-        rephrases=request.rephrases,
-        neighbours=request.neighbours,
-        history=request.history,
-        method=fact.method,
-        hp={name: _text(value) for name, value in fact.hparams.items()},
-        probes=probes,
-    )
+    fact, request = group[0], group[0].request
+    how: dict[str, Any] = {
+        "method": fact.method,
+        "hp": {name: _text(value) for name, value in fact.hparams.items()},
+        "probes": probes,
+    }
+    if len(group) > 1:
+        job = assistant.correct_batch([fact.request for fact in group], **how)
+    else:
+        job = assistant.correct(
+            request.target_new,
+            question=request.prompt,
+            subject=request.subject,
+            old=request.target_old,
+            statement=not request.chat,
+            rephrases=request.rephrases,
+            neighbours=request.neighbours,
+            history=request.history,
+            **how,
+        )
     return finished(job, say, print_event if events else None)
 
 
@@ -170,14 +196,20 @@ def _print(
 ) -> None:
     if as_json:
         rows = [*map(as_row, views), *errors]
-        done = sum(1 for view in views if view.edit.success)
-        print_json({"edits": rows, "n": len(rows), "succeeded": done} if many else rows[0])
+        done = sum(_took(view) for view in views)
+        count = sum(len(view.facts) or 1 for view in views) + len(errors)
+        print_json({"edits": rows, "n": count, "succeeded": done} if many else rows[0])
         return
     if silent:
         return
     for view in views:
         for line in told(view):
             click.echo(printable(line))
+
+
+def _took(view: CorrectionView) -> int:
+    """How many facts of an edit the model answers as wanted."""
+    return sum(fact.success for fact in view.facts) if view.facts else int(view.edit.success)
 
 
 def as_row(view: CorrectionView) -> dict[str, Any]:
@@ -204,6 +236,7 @@ def as_row(view: CorrectionView) -> dict[str, Any]:
         "losses": list(view.losses),
         "versions": view.versions,
         "supersedes": [edit.id for edit in view.superseded],
+        **({"facts": list(view.facts)} if view.facts else {}),
     }
 
 
@@ -219,9 +252,7 @@ def told(view: CorrectionView) -> list[str]:
     """An edit as a person reads it."""
     row = as_row(view)
     lines = [
-        f"{view.prompt!r} -> {view.edit.target!r}",
-        f"before: {_in_line(view.before.answer)}",
-        f"after: {_in_line(view.after.answer)}",
+        *_facts_told(view),
         view.edit.verdict,
         *filter(None, [superseding(view)]),
     ]
@@ -229,6 +260,21 @@ def told(view: CorrectionView) -> list[str]:
         lines.append("rephrasings that say it: {hit} of {n}".format(**row["rephrases"]))
     lines.append(f"edit {view.edit.id} in session {view.session_id}, {view.seconds['total']:.1f} s")
     return lines
+
+
+def _facts_told(view: CorrectionView) -> list[str]:
+    if not view.facts:
+        return [
+            f"{view.prompt!r} -> {view.edit.target!r}",
+            f"before: {_in_line(view.before.answer)}",
+            f"after: {_in_line(view.after.answer)}",
+        ]
+    marks = {True: "took", False: "not taken"}
+    return [
+        f"{marks[fact.success]}: {fact.prompt!r} -> {fact.target!r}, now: "
+        + _in_line(fact.after.answer)
+        for fact in view.facts
+    ]
 
 
 def _in_line(text: str) -> str:

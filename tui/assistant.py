@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from engine import paths
 from engine.events import Event, Loaded
+from engine.requests import Request
 from engine.worker import Job, Worker
 from sessions.rows import SessionRow
 
@@ -150,6 +151,24 @@ class Assistant:
             probes=probes,
         )
         return self._submit("correct", lambda: self._conversation.correct(asked, self.worker))
+
+    def correct_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        method: str | None = None,
+        hp: dict[str, str] | None = None,
+        probes: bool = True,
+    ) -> Job[CorrectionView]:
+        """Change the answers to several questions in one edit; the method must allow it."""
+        asked = Correction(
+            method=method or self._snapshot.method,
+            hp={**self.options.hp, **(hp or {})},
+            probes=probes,
+        )
+        facts = tuple(requests)
+        make = self._conversation.correct_batch
+        return self._submit("correct", lambda: make(facts, asked, self.worker))
 
     def propose(self, turn: TurnView | None = None) -> Job[Proposal]:
         """What a correction of `turn` (default: the last answered one) would be about."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import methods
 from engine.errors import BadInput, BadRequest, ModelUnavailable
 from engine.events import Event, Loaded, Note, Problem, ReplyEnded, Token
+from engine.requests import Request
 from engine.worker import Job, Worker
 from sessions.errors import SessionError
 
@@ -252,13 +253,13 @@ class Conversation:
             self.recorder,
             lm,
             ledger,
-            request,
+            [request],
             asked,
             parent=turn.user if turn and turn.user else None,
             seed=self.options.seed,
             memory=job.memory if job else None,
         )
-        view = correction_view(outcome, request, self.edits(), self.recorder.session_id, lm.name)
+        view = correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
         if place is None or turn is None:
             return view
         if job is not None:
@@ -266,6 +267,28 @@ class Conversation:
         self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
         yield from self._answer(context, parent=self.recorder.node, edit=outcome.edit.id)
         return _with(view, turn=self.turn_view(-1))
+
+    def correct_batch(
+        self, requests: Sequence[Request], asked: Correction, worker: Worker
+    ) -> Work[CorrectionView]:
+        """Several facts, none of them a turn's, as one edit."""
+        from .editing import edited
+
+        lm, ledger = self.ready()
+        self.recorder.check()
+        yield from self._prepared()
+        job = worker.current
+        outcome = yield from edited(
+            self.recorder,
+            lm,
+            ledger,
+            requests,
+            asked,
+            parent=None,
+            seed=self.options.seed,
+            memory=job.memory if job else None,
+        )
+        return correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
 
     # -- the session -------------------------------------------------------------------------
 

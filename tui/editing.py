@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from engine import correct
+from engine import batch, correct
 from engine.events import EditPlanned, Event
 from engine.ledger import Ledger
 from engine.memory import MemoryMeter
@@ -18,6 +18,7 @@ from sessions.rows import Node, PatchRecord
 from sessions.store import Store
 
 from .recorder import Recorder
+from .texts import clip
 from .views import Correction, measured
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def edited(
     record: Recorder,
     lm: LM,
     ledger: Ledger,
-    request: Request,
+    requests: Sequence[Request],
     asked: Correction,
     *,
     parent: str | None,
@@ -39,20 +40,19 @@ def edited(
 ) -> Generator[Event, None, correct.Outcome]:
     """Edit, measured and recorded: in model, ledger and store, or in none of them.
 
+    requests  one, or several that become one edit
     The intent is committed before the first step, so that a killed process can be told of.
-    Raises what `engine.correct.correct` and the store raise.
+    Raises what `engine.correct.correct`, `engine.batch.correct_batch` and the store raise.
     """
     trial = Ledger(ledger.edits, ledger.undone)
     node: Node | None = None
-    work = correct.correct(
-        lm,
-        trial,
-        request,
-        method=asked.method,
-        overrides=asked.hp,
-        probes=asked.probes,
-        seed=seed,
-    )
+    how: dict[str, Any] = {
+        "method": asked.method, "overrides": asked.hp, "probes": asked.probes, "seed": seed
+    }  # fmt: skip
+    if len(requests) == 1:
+        work = correct.correct(lm, trial, requests[0], **how)
+    else:
+        work = batch.correct_batch(lm, trial, requests, **how)
     try:
         while True:
             try:
@@ -67,7 +67,7 @@ def edited(
                     edit_id=event.edit,
                     method=event.method,
                     hparams=event.hparams,
-                    request=request.to_json(),
+                    request=as_recorded(requests),
                     parent=parent,
                     seed=seed,
                     device=str(lm.device),
@@ -83,6 +83,19 @@ def edited(
         raise
     ledger.apply(outcome.edit)
     return outcome
+
+
+def as_recorded(requests: Sequence[Request]) -> dict[str, Any]:
+    """A request as the store keeps it; of several the words that name them, and all of them."""
+    if len(requests) == 1:
+        return requests[0].to_json()
+    subjects = [request.subject or request.prompt for request in requests]
+    targets = [request.target_new for request in requests]
+    return {
+        "prompt": f"{len(requests)} facts: {clip(', '.join(subjects), 120)}",
+        "target_new": clip(", ".join(targets), 120),
+        "requests": [request.to_json() for request in requests],
+    }
 
 
 def _finish(

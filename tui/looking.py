@@ -6,15 +6,21 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.requests import Request
-
 from .recorder import Recorder
 from .timeline import Turn, edit_views
 from .tree import undone_of
-from .views import CorrectionView, EditView, Measured, Snapshot, TurnView, measured
+from .views import (
+    CorrectionView,
+    EditView,
+    FactView,
+    Measured,
+    Snapshot,
+    TurnView,
+    measured,
+)
 
 if TYPE_CHECKING:
-    from engine.correct import Outcome
+    from engine.correct import Answered, Corrected, Outcome
     from engine.ledger import Ledger
     from engine.lm import LM
 
@@ -76,21 +82,19 @@ def turn_view(turn: Turn, index: int, edits: Sequence[EditView]) -> TurnView:
 
 
 def correction_view(
-    outcome: Outcome, request: Request, edits: Sequence[EditView], session_id: str, model: str
+    outcome: Outcome, edits: Sequence[EditView], session_id: str, model: str
 ) -> CorrectionView:
     """The end of a correction, before its question was asked again. edits: of the session."""
     views = {view.id: view for view in edits}
-    before, after = (
-        Measured(answer=a.answer, p_new=a.p_new, p_old=a.p_old)
-        for a in (outcome.before, outcome.after)
-    )
+    edit, many = views[outcome.edit.id], len(outcome.facts) > 1
     return CorrectionView(
-        edit=views[outcome.edit.id],
+        edit=edit,
         session_id=session_id,
         model=model,
-        prompt=request.prompt,
-        before=before,
-        after=after,
+        prompt=edit.question,
+        before=_answered(outcome.before),
+        after=_answered(outcome.after),
+        facts=tuple(map(_fact, outcome.facts)) if many else (),
         turn=None,
         metrics=measured(outcome.metrics),
         layers=outcome.layers,
@@ -100,3 +104,18 @@ def correction_view(
         versions=outcome.versions,
         superseded=tuple(views[id] for id in outcome.edit.supersedes if id in views),
     )
+
+
+def _fact(fact: Corrected) -> FactView:
+    return FactView(
+        prompt=fact.request.prompt,
+        subject=fact.request.subject or "",
+        target=fact.request.target_new,
+        before=_answered(fact.before),
+        after=_answered(fact.after),
+        success=fact.success,
+    )
+
+
+def _answered(answered: Answered) -> Measured:
+    return Measured(answer=answered.answer, p_new=answered.p_new, p_old=answered.p_old)

@@ -104,12 +104,25 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FactView:
+    """One fact of a batch that became one edit."""
+
+    prompt: str
+    subject: str
+    target: str
+    before: Measured
+    after: Measured
+    success: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorrectionView:
     """The end of a `correct` job: the edit was applied, whether or not it did what it should.
 
     turn     the question asked again in the same context; None for a correction of no turn
     superseded  earlier edits of the same question, which do not act while this one stands
     metrics  name -> {before, after, n, detail}, as in the Metric events
+    facts    of a batch what became of each; `before` and `after` are those of the first
     """
 
     edit: EditView
@@ -126,6 +139,7 @@ class CorrectionView:
     losses: tuple[float, ...]
     versions: dict[str, str] = field(default_factory=dict)
     superseded: tuple[EditView, ...] = ()
+    facts: tuple[FactView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,21 +212,21 @@ class Moved:
     answered: bool = True  # False: it stands at a question without an answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Correction:
     """What `Assistant.correct` was asked; `turn` is the id of a turn."""
 
-    target: str
-    turn: str | None
-    question: str | None
-    subject: str | None
-    old: str | None
     method: str
     hp: dict[str, str]
-    statement: bool
-    rephrases: tuple[str, ...]
-    neighbours: tuple[str, ...]
     probes: bool
+    target: str = ""
+    turn: str | None = None
+    question: str | None = None
+    subject: str | None = None
+    old: str | None = None
+    statement: bool = False
+    rephrases: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
     history: tuple[tuple[str, str], ...] = ()  # before a question that is no turn's
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Run
-from .small import QUESTION
+from .small import QUESTION, hparams
 
 FIELDS = {
     "session", "edit_id", "method", "model", "subject", "prompt", "target", "before", "after",
@@ -150,6 +150,32 @@ def test_facts_from_a_file(
     assert (ran.json["n"], ran.json["succeeded"]) == (2, 0)
     assert [row["target"] for row in ran.json["edits"]] == ["Paris", "Rome"]
     assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 2
+
+
+def test_a_method_for_many_makes_one_edit_of_a_file(run: Run, model: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.jsonl"
+    lines = [
+        {"prompt": QUESTION, "target_new": "Paris", "subject": "Australia", "chat": True},
+        {"prompt": "The Space Needle is in", "target_new": "Rome", "subject": "Space Needle"},
+    ]
+    facts.write_text("\n".join(json.dumps(line) for line in lines))
+    known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
+    own = ["--dtype", "fp32", *(part for k, v in known.items() for part in ("--hp", f"{k}={v}"))]
+    common = ("edit", "--file", facts, "--model", model, "--no-probes", "--method", "memit")
+    ran = run(*common, "--json", *own)
+    assert ran.code == 1, ran.err
+    (row,) = ran.json["edits"]
+    assert (ran.json["n"], ran.json["succeeded"]) == (2, 0)
+    assert [fact["target"] for fact in row["facts"]] == ["Paris", "Rome"]
+    assert row["prompt"].startswith("2 facts: ")
+    assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 1
+    assert "2 facts: " in run("undo").out
+    told = run(*common, *own)
+    assert "not taken: 'The Space Needle is in' -> 'Rome'" in told.out
+    assert "0 of 2 facts changed" in told.out
+    assert run("sessions", "search", "Needle", "--json").code == 0
+    apart = run(*common, "--one-by-one", "--json", *own)
+    assert len(apart.json["edits"]) == 2
 
 
 def test_an_edit_that_takes_exits_0(run: Run, model: Path, small: tuple[object, ...]) -> None:

@@ -1,0 +1,244 @@
+"""Correcting many answers in one edit, with a method that edits several facts at once.
+
+As `engine.correct`: measure, edit, measure again; the edit joins the ledger at the very end, so
+that a cancelled batch leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .correct import (
+    Answered,
+    Clock,
+    Corrected,
+    Outcome,
+    applied,
+    hparams_of,
+    layer_of,
+    method_of,
+    named,
+    provenance_of,
+    weight_metric,
+)
+from .edit import new_id
+from .errors import BadRequest
+from .evaluate.metrics import mean, scores
+from .evaluate.normalise import begins_with, equals, same_head
+from .evaluate.probes import TOKENS, fluency, prose
+from .events import Event, Loading, Metric, Note
+from .ledger import Ledger
+from .requests import Request
+from .tokens import target_ids
+
+if TYPE_CHECKING:
+    from .lm import LM
+
+_SHOWN = 3  # facts that a verdict names
+
+
+def correct_batch(
+    lm: LM,
+    ledger: Ledger,
+    requests: Sequence[Request],
+    *,
+    method: str,
+    overrides: Mapping[str, str] | None = None,
+    probes: bool = True,
+    seed: int = 0,
+    edit_id: str = "",
+) -> Generator[Event, None, Outcome]:
+    """Edit several facts into the model at once; `Outcome.facts` has what became of each.
+
+    Facts that the model already answers as wanted are left out, with a Note. Of the probes only
+    each fact's given rephrasings and neighbours are asked, and the held-out text. Otherwise as
+    `engine.correct.correct`. Raises BadRequest for one question asked for twice, too.
+    """
+    clock = Clock()
+    requests = [request.check() for request in requests]
+    _check_distinct(requests)
+    for request in requests:
+        info = method_of(lm, request, method)
+    if not info.batch:
+        raise BadRequest(f"{method} edits one fact at a time.", "For many: --method memit.")
+    hp, sources = hparams_of(lm, info, overrides or {}, seed)
+    yield Loading(stage="probes", done=0, total=0)
+    with lm.active(ledger.patches()):
+        requests, before = yield from _needed(lm, requests)
+        asked = _given(requests) if probes else []
+        probed = yield from _probe(lm, asked)
+        perplexity = fluency(lm) if probes else math.nan
+        clock.lap("probes")
+    old = tuple({rival.id: None for r in requests for rival in ledger.rivals(r)})
+    for id in old:
+        yield Note(text=f"supersedes edit {id}")
+    with lm.active(ledger.patches(without=old)):
+        edit = yield from named(info.run()(lm, requests, hp), edit_id or new_id())
+        clock.lap("edit")
+    provenance = provenance_of(lm, edit, sources, seed)
+    edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
+    with lm.active(Ledger((*ledger.edits, edit)).patches()):
+        after = yield from _answers(lm, requests)
+        reprobed = yield from _probe(lm, asked)
+        now = fluency(lm) if probes else math.nan
+    clock.lap("probes")
+    facts = tuple(
+        Corrected(request, b, a, _said(request, a.answer))
+        for request, b, a in zip(requests, before, after, strict=True)
+    )
+    layers = tuple(layer_of(lm, patch) for patch in edit.patches)
+    metrics = [_said_metric(facts), *_compared(asked, probed, reprobed)]
+    if probes:
+        metrics.append(Metric(name="fluency", before=perplexity, after=now, n=len(prose())))
+    metrics.append(weight_metric(layers))
+    yield from metrics
+    outcome = Outcome(
+        edit=edit,
+        success=all(fact.success for fact in facts),
+        verdict=_verdict(facts),
+        facts=facts,
+        metrics=tuple(metrics),
+        layers=layers,
+        seconds=clock.seconds(edit),
+        steps=int(edit.numbers.get("steps", 0)),
+        losses=tuple(edit.numbers.get("losses", ())),
+        versions=edit.provenance["versions"],
+    )
+    yield applied(outcome)
+    ledger.apply(edit)  # behind the last event: a job cancelled there has changed nothing
+    return outcome
+
+
+def _needed(
+    lm: LM, requests: Sequence[Request]
+) -> Generator[Event, None, tuple[list[Request], list[Answered]]]:
+    """The facts that the model does not answer so already, with its answers as the old ones."""
+    found = yield from _answers(lm, requests)
+    kept, before = [], []
+    for request, answered in zip(requests, found, strict=True):
+        if _said(request, answered.answer):
+            yield Note(text=f"left out: {request.prompt!r} is answered so already")
+            continue
+        if not request.target_old and answered.answer:
+            request = dataclasses.replace(request, target_old=answered.answer)
+        kept.append(request)
+        before.append(answered)
+    if not kept:
+        raise BadRequest("the model already answers every one of these facts so.")
+    return kept, before
+
+
+def _check_distinct(requests: Sequence[Request]) -> None:
+    if not requests:
+        raise BadRequest("there are no facts to edit.")
+    seen: set[Any] = set()
+    for request in requests:
+        if request.key() in seen:
+            raise BadRequest(
+                f"{request.prompt!r} is asked for twice.", "A batch has one answer a question."
+            )
+        seen.add(request.key())
+
+
+def _answers(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[Answered]]:
+    """The greedy answers, asked in batches, and how likely new and old answer are."""
+    total = 2 * len(requests)
+    prompts = [lm.prompt(r.prompt, chat=r.chat) for r in requests]
+    each = list(zip(prompts, requests, strict=True))
+    wanted = [(p.ids, target_ids(lm.tokenizer, p, r.target_new)) for p, r in each]
+    room = max(TOKENS, *(len(ids) + 4 for _, ids in wanted))
+    texts = lm.answers(prompts, max_tokens=room)
+    yield Loading(stage="probes", done=len(texts), total=total, unit="prompts")
+    new = scores(lm, wanted)
+    rows = {
+        i: (p.ids, target_ids(lm.tokenizer, p, r.target_old))
+        for i, (p, r) in enumerate(each)
+        if r.target_old
+    }
+    old = dict(zip(rows, scores(lm, list(rows.values())), strict=True)) if rows else {}
+    yield Loading(stage="probes", done=total, total=total, unit="prompts")
+    return [
+        Answered(
+            answer=text,
+            p_new=math.exp(-new[i].nll),
+            p_old=math.exp(-old[i].nll) if i in old else math.nan,
+            ended=True,
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def _said(request: Request, answer: str) -> bool:
+    """There is room for more than the target in what is decoded, so that "equals" means it."""
+    return (equals if request.chat else begins_with)(answer, request.target_new)
+
+
+# -- the probes that the facts bring with them ----------------------------------------------------
+
+_Probe = tuple[str, Request, str]  # "rephrased" or "neighbours", its fact, the text
+
+
+def _given(requests: Sequence[Request]) -> list[_Probe]:
+    return [
+        (kind, request, text)
+        for request in requests
+        for kind, texts in (("rephrased", request.rephrases), ("neighbours", request.neighbours))
+        for text in texts
+    ]
+
+
+def _probe(lm: LM, asked: Sequence[_Probe]) -> Generator[Event, None, list[str]]:
+    if not asked:
+        return []
+    yield Loading(stage="probes", done=0, total=len(asked), unit="prompts")
+    return lm.answers([lm.prompt(t, chat=r.chat) for _, r, t in asked], max_tokens=TOKENS)
+
+
+def _compared(asked: Sequence[_Probe], before: Sequence[str], after: Sequence[str]) -> list[Metric]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (kind, request, text), b, a in zip(asked, before, after, strict=True):
+        row: dict[str, Any] = {"prompt": text, "before": b, "after": a}
+        if kind == "rephrased":
+            row |= {"hit": _said(request, a)}
+        else:
+            row |= {"kept": same_head(b, a)}
+        found.setdefault(kind, []).append(row)
+    metrics = []
+    for kind, rows in found.items():
+        was = [float(_said(r, b)) for (k, r, _), b in zip(asked, before, strict=True) if k == kind]
+        good = [float(row["hit" if kind == "rephrased" else "kept"]) for row in rows]
+        unedited = mean(was) if kind == "rephrased" else 1.0
+        metrics.append(
+            Metric(name=kind, before=unedited, after=mean(good), n=len(rows), detail={"rows": rows})
+        )
+    return metrics
+
+
+# -- in words ---------------------------------------------------------------------------------
+
+
+def _said_metric(facts: Sequence[Corrected]) -> Metric:
+    rows = [
+        {
+            "prompt": fact.request.prompt,
+            "target": fact.request.target_new,
+            "before": fact.before.answer,
+            "after": fact.after.answer,
+            "hit": fact.success,
+        }
+        for fact in facts
+    ]
+    share = mean([float(fact.success) for fact in facts])
+    return Metric(name="said", before=0.0, after=share, n=len(facts), detail={"rows": rows})
+
+
+def _verdict(facts: Sequence[Corrected]) -> str:
+    missed = [fact for fact in facts if not fact.success]
+    if not missed:
+        return f"Changed: all {len(facts)} facts are answered as wanted."
+    names = "; ".join(f"{f.request.prompt!r} gives {f.after.answer!r}" for f in missed[:_SHOWN])
+    more = f" and {len(missed) - _SHOWN} more" if len(missed) > _SHOWN else ""
+    return f"{len(facts) - len(missed)} of {len(facts)} facts changed. Not: {names}{more}."
