@@ -145,7 +145,7 @@ def _database() -> list[Finding]:
         return [Finding("database", MISSING, str(error))]
     if wrong:
         return [Finding("database", MISSING, line) for line in wrong]
-    return [Finding("database", OK, f"sound, {count} sessions")]
+    return [Finding("database", OK, f"sound, {count} {'session' if count == 1 else 'sessions'}")]
 
 
 def _model(name: str | None) -> list[Finding]:

@@ -17,7 +17,7 @@ COUNT = click.argument("n", type=click.IntRange(min=1), default=1)
 
 @click.command()
 @COUNT
-@click.option("--edit", "edit", help="This edit, wherever it stands (id or part of it).")
+@click.option("--edit", "edit", help="This edit, wherever it stands: number, id, or part of it.")
 @options("name", "session")
 def undo(n: int, edit: str | None, session: str | None, model: str | None, as_json: bool) -> int:
     """Take the last N edits of a session off."""
@@ -97,12 +97,20 @@ def _marked(store: Store, session: Session, action: str, n: int, edit: str | Non
     moved = []
     for _ in range(1 if edit else n):
         if edit is not None:
-            row, kind = ledger.drop(store.edit(edit).id), "drop"
+            row, kind = ledger.drop(_named(store, session, edit)), "drop"
         else:
             row, kind = (ledger.redo() if action == "redo" else ledger.undo()), action
         turns = mark(store, session.id, kind, row.id, ledger.fingerprint(), turns)
         moved.append(row)
     return moved
+
+
+def _named(store: Store, session: Session, edit: str) -> str:
+    """The id of an edit by its number in the session, or by (part of) its id."""
+    number, rows = edit.removeprefix("#"), store.edits(session.id)
+    if number.isdigit() and 1 <= int(number) <= len(rows):
+        return rows[int(number) - 1].id
+    return store.edit(edit).id
 
 
 def fact(row: EditRow) -> str:

@@ -116,6 +116,9 @@ def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[obje
     session = run("sessions", "list", "--json").json["sessions"][0]
     assert session["edits"] == 3
     assert "error: there is no edit to redo in this session." in run("redo").err
+    dropped = run("undo", "--edit", "#2")
+    assert dropped.out.startswith("undone: Emma → north ")
+    assert run("undo", "--edit", "9").code == 2
 
 
 def test_a_second_edit_of_a_question_supersedes_the_first(
