@@ -248,12 +248,17 @@ def provenance_of(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dic
         "device": str(lm.device),
         "seed": seed,
         "sources": sources,
-        "versions": {
-            "llm-edit": _version("llm-edit-chat"),
-            "torch": torch.__version__,
-            "transformers": _version("transformers"),
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a number may depend on besides model, request and settings."""
+    return {
+        "llm-edit": _version("llm-edit-chat"),
+        "torch": torch.__version__,
+        "transformers": _version("transformers"),
+        "python": platform.python_version(),
     }
 
 

@@ -75,6 +75,8 @@ class ReplyEnded(Event):
     reason: str  # "stop", "length", "cancelled"
     seconds: float
     first_token: float  # seconds to the first token
+    temperature: float = 0.0  # 0 is greedy
+    seed: int = 0  # of the sampling
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,8 @@ def stream(
         reason=reason,
         seconds=seconds,
         first_token=first_token,
+        temperature=temperature,
+        seed=seed,
     )
     return reply
 

@@ -38,6 +38,7 @@ STAGES = {
     "save": "saving the checkpoint",
     "reload": "loading what was saved",
     "merged": "asking what was saved",
+    "execute": "doing it again",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",
