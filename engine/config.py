@@ -5,6 +5,7 @@ A method declares a frozen dataclass; files and the command line fill it. Later 
     hparams/<method>/default.yaml        for any model: layers as shares of the depth ("20%")
     hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`
     <home>/hparams/<method>/<model>.yaml the user's own
+    hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`
     key=value                            the command line
 
 A key that is unknown, missing or of the wrong type is an error that names file, key and type.
@@ -32,6 +33,7 @@ Layer = Annotated[int, LAYER]
 """A 0-based layer. In a file it may be a share of the depth: "20%" of 30 layers is layer 6."""
 
 COMMAND_LINE = "command line"
+PRESET = "preset"  # not a hyper-parameter: names a packaged file of them
 
 P = TypeVar("P")
 
@@ -79,8 +81,10 @@ def resolve_hparams(
     files += [p for p in presets(method) if _match(p) == shape]
     own = paths.home() / "hparams" / method / f"{file_name(name)}.yaml"
     files += [own] if own.exists() else []
+    files += [_named(method, overrides[PRESET])] if PRESET in overrides else []
     sources = [Source(str(file), settings(file)) for file in files]
-    sources.append(Source(COMMAND_LINE, overrides))
+    given = {key: value for key, value in overrides.items() if key != PRESET}
+    sources.append(Source(COMMAND_LINE, given))
     return build(cls, sources, n_layers=n_layers)
 
 
@@ -88,6 +92,15 @@ def presets(method: str) -> list[Path]:
     """The packaged files of a method for particular models."""
     folder = paths.packaged(method)
     return sorted(p for p in folder.glob("*.yaml") if p.name != "default.yaml")
+
+
+def _named(method: str, name: str) -> Path:
+    """A packaged file that is asked for by name. Raises BadSetting."""
+    found = {p.stem: p for p in sorted(paths.packaged(f"{method}/named").glob("*.yaml"))}
+    if name not in found:
+        known = f"Known: {', '.join(found)}." if found else ""
+        raise BadSetting(f"{COMMAND_LINE}: {method} has no preset {name!r}.", known)
+    return found[name]
 
 
 def _match(path: Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class LM:
     patches            those that are active now
     limit              tokens that it can read, prompt and answer together; None where positions
                        are computed, and a longer text is read too, if not well
+    kept               what methods keep for the next edit, by name
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class LM:
         self.statistics = Statistics(self)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self.patches: tuple[Patch, ...] = ()
+        self.kept: dict[str, object] = {}
         self._bare = False
 
     @classmethod

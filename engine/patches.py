@@ -1,17 +1,23 @@
 """How an edit changes the forward pass. Stored weights are never written.
 
-All low-rank patches of a site run as one pair (A, B), concatenated in ledger order:
-`y = Wx + A(Bx)`, in float32, cast once to the dtype of the site's output.
+All low-rank patches of a site run as one pair (A, B), concatenated in ledger order, and all
+dense ones as one matrix Δ, their sum: `y = Wx + A(Bx) + Δx`, in float32, cast once to the dtype
+of the site's output.
+
+A kind of patch declares in `exports` which formats outside this program can hold what it does:
+"hf" (a sum with the site's weight, which `delta` gives) and "lora" (the factors A and B of that
+sum). A kind that declares nothing is refused by name when a model is exported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .hooks import Change
 
@@ -25,14 +31,17 @@ class LowRank:
     B     [r, in]  float32
     keys  [r, c, in] float32: the c keys at which each fact's residual is asked for, where the
           update was solved for (engine/closed_form.py); later edits and `resolve` use them
+    kept  what the method wants to find again while this is active: see `kept_of`
     """
 
     site: str
     A: Tensor
     B: Tensor
     keys: Tensor | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
 
     kind = "low-rank"
+    exports: ClassVar[frozenset[str]] = frozenset({"hf", "lora"})
 
     def __post_init__(self) -> None:
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[1] != self.B.shape[0]:
@@ -50,17 +59,64 @@ class LowRank:
         gram = (self.A.T @ self.A) @ (self.B @ self.B.T)
         return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
+    def delta(self) -> Tensor:
+        """Δ = AB [out, in], what it adds to the weight; float64 on the CPU."""
+        return self.A.double().cpu() @ self.B.double().cpu()
+
     def tensors(self) -> dict[str, Tensor]:
-        kept = {} if self.keys is None else {"keys": self.keys}
-        return {"A": self.A, "B": self.B, **kept}
+        keys = {} if self.keys is None else {"keys": self.keys}
+        return {"A": self.A, "B": self.B, **keys, **_stored(self.kept)}
 
     @classmethod
     def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> LowRank:
-        return cls(site, tensors["A"], tensors["B"], tensors.get("keys"))
+        return cls(site, tensors["A"], tensors["B"], tensors.get("keys"), _restored(tensors))
 
 
-Patch = LowRank
-KINDS: dict[str, type[Patch]] = {LowRank.kind: LowRank}
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """`Wx + Δx` at one site: what gradient descent on a whole matrix leaves.
+
+    site    module name of a linear map (Linear or Conv1D)
+    matrix  [out, in] Δ; float32, or bfloat16 for half the memory. It runs in float32 either way.
+    kept    what the method wants to find again while this is active: see `kept_of`
+    """
+
+    site: str
+    matrix: Tensor
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+
+    kind = "dense"
+    exports: ClassVar[frozenset[str]] = frozenset({"hf"})
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or not self.matrix.is_floating_point():
+            raise ValueError(
+                f"{self.matrix.dtype} {tuple(self.matrix.shape)} is not a matrix of real numbers"
+            )
+
+    @property
+    def rank(self) -> int:
+        """The highest that it can have."""
+        return min(self.matrix.shape)
+
+    def norm(self) -> float:
+        """‖Δ‖_F"""
+        return float(self.matrix.float().norm())
+
+    def delta(self) -> Tensor:
+        """Δ [out, in], what it adds to the weight; float64 on the CPU."""
+        return self.matrix.double().cpu()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"delta": self.matrix, **_stored(self.kept)}
+
+    @classmethod
+    def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> Dense:
+        return cls(site, tensors["delta"], _restored(tensors))
+
+
+Patch = LowRank | Dense
+KINDS: dict[str, type[LowRank] | type[Dense]] = {LowRank.kind: LowRank, Dense.kind: Dense}
 
 
 def changes(patches: Sequence[Patch], device: torch.device) -> dict[str, Change]:
@@ -68,18 +124,63 @@ def changes(patches: Sequence[Patch], device: torch.device) -> dict[str, Change]
     by_site: dict[str, list[Patch]] = {}
     for patch in patches:
         by_site.setdefault(patch.site, []).append(patch)
-    return {site: _low_rank(group, device) for site, group in by_site.items()}
+    return {site: _change(group, device) for site, group in by_site.items()}
 
 
-def _low_rank(patches: Sequence[LowRank], device: torch.device) -> Change:
-    A = torch.cat([p.A for p in patches], dim=1).to(device, torch.float32)  # [out, r]
-    B = torch.cat([p.B for p in patches], dim=0).to(device, torch.float32)  # [r, in]
+def _change(patches: Sequence[Patch], device: torch.device) -> Change:
+    factors = [p for p in patches if isinstance(p, LowRank)]
+    matrices = [p for p in patches if isinstance(p, Dense)]
+    terms: list[Callable[[Tensor], Tensor]] = []
+    if factors:
+        terms.append(_low_rank(factors, device))
+    if matrices:
+        terms.append(_dense(matrices, device))
 
     def change(x: Tensor, y: Tensor) -> Tensor:
-        update = (x.to(torch.float32) @ B.to(x.device).T) @ A.to(x.device).T
+        x = x.to(torch.float32)
+        update = terms[0](x)
+        for term in terms[1:]:
+            update = update + term(x)
         return y + update.to(y.dtype)
 
     return change
+
+
+def _low_rank(patches: Sequence[LowRank], device: torch.device) -> Callable[[Tensor], Tensor]:
+    A = torch.cat([p.A for p in patches], dim=1).to(device, torch.float32)  # [out, r]
+    B = torch.cat([p.B for p in patches], dim=0).to(device, torch.float32)  # [r, in]
+    return lambda x: (x @ B.to(x.device).T) @ A.to(x.device).T
+
+
+def _dense(patches: Sequence[Dense], device: torch.device) -> Callable[[Tensor], Tensor]:
+    total = patches[0].matrix.to(device, torch.float32)  # [out, in]
+    if len(patches) > 1:
+        total = total.clone()
+        for patch in patches[1:]:  # in place: as many as there are edits
+            total += patch.matrix.to(device, torch.float32)
+    return lambda x: functional.linear(x, total.to(x.device))
+
+
+_KEPT = "kept."
+
+
+def _stored(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {_KEPT + name: tensor for name, tensor in kept.items()}
+
+
+def _restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(_KEPT): v for k, v in tensors.items() if k.startswith(_KEPT)}
+
+
+def kept_of(patches: Iterable[Patch], site: str, *names: str) -> list[tuple[Tensor, ...]]:
+    """What the patches of a site keep under these names, in order; those without are passed
+    over. Because it goes with the patch, an undone edit takes it away and a redone one brings
+    it back."""
+    return [
+        tuple(patch.kept[name] for name in names)
+        for patch in patches
+        if patch.site == site and all(name in patch.kept for name in names)
+    ]
 
 
 def describe(patch: Patch, weight_norm: float) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Statistics:
         Yields Loading(stage="statistics"). Raises AssetUnavailable, BadSetting,
         SingularCovariance.
         """
-        passages = yield from _passages(text)
+        passages = yield from passages_of(text)
         digest = hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
         files = {layer: self._file(layer, digest, tokens) for layer in layers}
         for file in files.values():
@@ -213,7 +213,7 @@ class _Collection:
         self.seen += int(real.sum())
 
 
-def _passages(text: str) -> Generator[Event, None, list[str]]:
+def passages_of(text: str) -> Generator[Event, None, list[str]]:
     """The passages of a text asset or of a file, one a line."""
     path = Path(text).expanduser()
     if path.suffix or path.is_absolute():

@@ -200,22 +200,23 @@ class Execution:
 
     def _edit(self, act: Act, row: EditRow) -> Generator[Event, None, tuple[Edit, list[Event]]]:
         """The method, run again with everything that was recorded of it."""
+        from engine.batch import correct_batch
         from engine.correct import correct
 
-        known = {f.name for f in dataclasses.fields(Request)}
-        request = Request.from_json({k: v for k, v in row.request.items() if k in known})
-        parent = act.nodes[0].parent
+        requests = [Request.from_json(r) for r in row.request.get("requests") or [row.request]]
+        ledger = self._ledger(act.nodes[0].parent)
         planned = next((e for e in act.events if isinstance(e, EditPlanned)), None)
-        work = correct(
-            self.lm,
-            self._ledger(parent),
-            request,
-            method=row.method,
-            overrides=as_texts(planned.hparams if planned else row.hparams),
-            probes=any(m.name not in ("said", "weight") for m in row.metrics),
-            seed=row.seed,
-            edit_id=row.id,
-        )
+        how: dict[str, Any] = {
+            "method": row.method,
+            "overrides": as_texts(planned.hparams if planned else row.hparams),
+            "probes": any(m.name not in ("said", "weight") for m in row.metrics),
+            "seed": row.seed,
+            "edit_id": row.id,
+        }
+        if len(requests) == 1:
+            work = correct(self.lm, ledger, requests[0], **how)
+        else:
+            work = correct_batch(self.lm, ledger, requests, **how)
         events: list[Event] = []
         with closing(work):
             while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from engine import paths
 from sessions import Recording, Store, Told, bundle
 
 from .conftest import Run
-from .small import LARGE, QUESTION
+from .small import LARGE, QUESTION, hparams
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -105,6 +106,24 @@ def test_on_another_model_the_edits_are_computed_anew(
     assert [d["where"] for d in found["differences"]] == ["model"]
     assert found["acts"][1]["state"] == "drifted"
     assert all(act["with_recorded_patches"] is None for act in found["acts"])
+
+
+def test_an_edit_of_many_facts_is_made_again_as_one(run: Run, model: Path, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.jsonl"
+    lines = [
+        {"prompt": QUESTION, "target_new": "Paris", "subject": "Australia", "chat": True},
+        {"prompt": "The Space Needle is in", "target_new": "Rome", "subject": "Space Needle"},
+    ]
+    facts.write_text("\n".join(json.dumps(line) for line in lines))
+    known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
+    own = [part for k, v in known.items() for part in ("--hp", f"{k}={v}")]
+    run("edit", "--file", facts, "--model", model, "--no-probes", "--method", "memit",
+        "--dtype", "fp32", *own)  # fmt: skip
+    (session,) = run("sessions", "list", "--json").json["sessions"]
+    ran = run("replay", session["id"], "--execute")
+    assert ran.code == 0, ran.out
+    assert ran.lines[0].startswith("edit #1 (memit): 2 facts: ")
+    assert ran.lines[1] == "  identical"
 
 
 def test_an_edit_that_cannot_be_made_again_takes_what_follows_from_it_along(

@@ -169,6 +169,18 @@ def test_the_users_file_and_the_command_line_come_last(packaged: Path) -> None:
     assert resolved(name="/models/other")[0].rate == 0.05
 
 
+def test_a_preset_that_is_named_comes_before_the_other_overrides(packaged: Path) -> None:
+    folder = packaged / "hparams" / "m" / "named"
+    folder.mkdir()
+    (folder / "reference.yaml").write_text("rate: 0.125\nsteps: 7\n")
+    value, origin = resolved(preset="reference", steps="4")
+    assert (value.layer, value.rate, value.steps) == (1, 0.125, 4)
+    assert origin["rate"].endswith("reference.yaml")
+    assert "preset" not in origin
+    with pytest.raises(BadSetting, match=r"m has no preset 'other'.*Known: reference\."):
+        resolved(preset="other")
+
+
 def test_an_override_that_is_unknown_names_the_command_line(packaged: Path) -> None:
     with pytest.raises(BadSetting, match="command line: unknown key 'stepz'"):
         resolved(stepz="4")
@@ -190,6 +202,8 @@ def test_every_packaged_file_fits_its_method(method: str) -> None:
         own = Source(str(preset), config.settings(preset))
         build(cls, [default, own], n_layers=shape["n_layers"])
         resolve_hparams(method, cls, name="any", overrides={}, **shape)
+    for named in paths.packaged(f"{method}/named").glob("*.yaml"):
+        build(cls, [default, Source(str(named), config.settings(named))], n_layers=12)
 
 
 def test_numbers_do_not_pass_for_truth_values() -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from engine.edit import Edit, new_id
 from engine.errors import BadInput
-from engine.patches import LowRank
+from engine.patches import Dense, LowRank
 from engine.requests import Probe, Request
 
 
@@ -33,6 +33,8 @@ def made() -> Edit:
     patches = (
         LowRank("a.b", torch.randn(4, 1), torch.randn(1, 8)),
         LowRank("a.b", torch.randn(4, 3), wide.T.contiguous().T),  # not contiguous
+        Dense("c", torch.randn(4, 8).to(torch.bfloat16)),
+        Dense("c", torch.randn(8, 4).T),
     )
     return Edit(
         method="r-rome",
@@ -53,8 +55,9 @@ def test_save_and_load_is_bitwise() -> None:
     assert len(back.patches) == len(edit.patches)
     for one, other in zip(edit.patches, back.patches, strict=True):
         assert (one.site, one.kind, one.rank) == (other.site, other.kind, other.rank)
-        assert torch.equal(one.A, other.A)
-        assert torch.equal(one.B, other.B)
+        for name, tensor in one.tensors().items():
+            assert tensor.dtype == other.tensors()[name].dtype
+            assert torch.equal(tensor, other.tensors()[name])
     assert back.save() == (described, tensors)
 
 
@@ -65,8 +68,8 @@ def test_many_patches_keep_their_own_tensors() -> None:
     )
     edit = Edit(method="m", requests=(), patches=patches, hparams={})
     back = Edit.load(*edit.save())
-    assert [float(p.A[0, 0]) for p in back.patches] == [float(i) for i in range(12)]
-    assert [float(p.B[0, 0]) for p in back.patches] == [-float(i) for i in range(12)]
+    found = [{name: float(t[0, 0]) for name, t in p.tensors().items()} for p in back.patches]
+    assert found == [{"A": float(i), "B": -float(i)} for i in range(12)]
 
 
 def test_an_unknown_kind_of_patch_is_refused() -> None:
