@@ -137,7 +137,7 @@ class Suffix:
             return z.reshape(y.shape)
 
         # Blocks below the edit hand on what the last of them puts out, whatever they are given.
-        below = dict.fromkeys(self._below, _of_rows(self._reached, chosen))
+        below = dict.fromkeys(self._below, of_rows(self._reached, chosen))
         with ExitStack() as stack:
             stack.enter_context(hooks.skipped(self._lm.model, below))
             if delta is not None:
@@ -242,7 +242,7 @@ def right_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _of_rows(output: Any, rows: Sequence[int]) -> Any:
+def of_rows(output: Any, rows: Sequence[int]) -> Any:
     """Some rows of a block's output, which is a tensor or a tuple beginning with it."""
     if isinstance(output, tuple):
         return (output[0][rows], *output[1:])

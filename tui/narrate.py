@@ -39,6 +39,8 @@ STAGES = {
     "reload": "loading what was saved",
     "merged": "asking what was saved",
     "execute": "doing it again",
+    "neurons": "weighing the neurons",
+    "trace": "tracing",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",
@@ -84,7 +86,7 @@ def _reply(event: ReplyEnded) -> list[str]:
 @narrate.register
 def _planned(event: EditPlanned) -> list[str]:
     lines = [
-        f"edit {event.edit}: {event.method} at {', '.join(event.sites)}",
+        f"edit {event.edit}: {event.method} at {_sites(event.sites)}",
         f"prompt: {event.prompt!r}",
         f"target: {event.target!r}" + (f", old: {event.old!r}" if event.old else ""),
     ]
@@ -97,6 +99,12 @@ def _planned(event: EditPlanned) -> list[str]:
     if event.hparams:
         lines.append("hyper-parameters: " + pairs(event.hparams, str))
     return lines
+
+
+def _sites(names: tuple[str, ...]) -> str:
+    """The modules of an edit; those of a whole model are too many for a line."""
+    many = len(names) > 8
+    return f"{names[0]} … {names[-1]} ({len(names)})" if many else ", ".join(names)
 
 
 @narrate.register

@@ -138,6 +138,14 @@ _BUILT_IN = (
         paper="Gu et al. 2026, arXiv:2505.14679",
         needs_subject=False,
         batch=True,
+    ),
+    MethodInfo(
+        name="kn",
+        target="engine.methods.kn:kn",
+        params="engine.methods.kn:KnParams",
+        summary="rewrites what the neurons write that the old answer hangs on",
+        paper="Dai et al. 2022, arXiv:2104.08696",
+        needs_subject=False,
         families=(*DECODERS, "t5"),
     ),
 )
