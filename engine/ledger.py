@@ -97,7 +97,11 @@ class Ledger:
         raise UnknownName("active edit", edit_id, (e.id for e in self._active))
 
     def fingerprint(self) -> str:
-        """sha256 over the ids of the active edits, in order; "" when there are none."""
-        if not self._active:
-            return ""
-        return hashlib.sha256("\n".join(e.id for e in self._active).encode()).hexdigest()
+        """`fingerprint_of` the active edits."""
+        return fingerprint_of(edit.id for edit in self._active)
+
+
+def fingerprint_of(ids: Iterable[str]) -> str:
+    """sha256 over the ids of active edits, in order; "" when there are none."""
+    named = "\n".join(ids)
+    return hashlib.sha256(named.encode()).hexdigest() if named else ""

@@ -1,4 +1,4 @@
-"""`llm-edit sessions`: what was said and edited before."""
+"""`llm-edit sessions`: what was said and edited before. For carrying it, see carry.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _store() -> Iterator[Store]:
+def stored() -> Iterator[Store]:
+    """The store of this home."""
     from engine import paths
     from sessions.store import Store
 
@@ -30,14 +31,14 @@ def _store() -> Iterator[Store]:
 
 @click.group()
 def sessions() -> None:
-    """List, show, find, name and remove sessions."""
+    """List, show, find, name, remove, export and import sessions."""
 
 
 @sessions.command("list")
 @options()
 def list_(as_json: bool) -> None:
     """All sessions, last used first."""
-    with _store() as store:
+    with stored() as store:
         rows = store.sessions()
     if as_json:
         print_json({"sessions": [_summary(row) for row in rows]})
@@ -72,7 +73,7 @@ def show(session: str, as_json: bool) -> None:
     """The turns and the edits of SESSION (title, id, or part of an id)."""
     from tui.timeline import edit_views, turns_at
 
-    with _store() as store:
+    with stored() as store:
         found = store.session(session)
         turns = turns_at(store, found.id)
         rows = store.edits(found.id)
@@ -112,7 +113,7 @@ def show(session: str, as_json: bool) -> None:
 @options()
 def search(text: str, limit: int, as_json: bool) -> None:
     """Find questions, answers and facts with every word of TEXT."""
-    with _store() as store:
+    with stored() as store:
         hits = store.search(text, limit)
     if as_json:
         print_json({"hits": hits})
@@ -128,7 +129,7 @@ def search(text: str, limit: int, as_json: bool) -> None:
 @options()
 def rename(session: str, title: str, as_json: bool) -> None:
     """Give SESSION the name TITLE."""
-    with _store() as store:
+    with stored() as store:
         found = store.rename_session(session, title)
     if as_json:
         print_json({"id": found.id, "title": found.title})
@@ -142,7 +143,7 @@ def rename(session: str, title: str, as_json: bool) -> None:
 @options()
 def rm(session: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Remove every SESSION named, for good, with its edits and their files; all or none."""
-    with _store() as store:
+    with stored() as store:
         found = {each.id: each for each in map(store.session, session)}
         names = ", ".join(each.title or each.id for each in found.values())
         if not yes:
@@ -156,3 +157,13 @@ def rm(session: tuple[str, ...], yes: bool, as_json: bool) -> None:
     if not removed.vacuumed:
         click.echo("Another program reads the database: its file shrinks at the next removal.",
                    err=True)  # fmt: skip
+
+
+def _add_commands() -> None:
+    from . import carry
+
+    sessions.add_command(carry.export)
+    sessions.add_command(carry.import_)
+
+
+_add_commands()

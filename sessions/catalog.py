@@ -61,6 +61,12 @@ def known_model(db: Connection, model: ModelRow) -> int:
     return db.insert("model", {**row, "info": dumps(model.info), "created": now()})
 
 
+def fingerprints(db: Connection, name: str) -> list[str]:
+    """Of the models that were used or imported by this name."""
+    rows = db.rows("SELECT DISTINCT fingerprint FROM model WHERE name = ? ORDER BY id", (name,))
+    return [row["fingerprint"] for row in rows]
+
+
 def create_session(db: Connection, model: int, method: str, title: str) -> str:
     """The id of a new session. Inside a transaction only."""
     session, time = new_ulid(), now()

@@ -11,6 +11,7 @@ SessionError             exit code 3: what is stored cannot be reached, or nothi
 ├── BadBundle            exit code 2: not a bundle, damaged, or more than is accepted
 │   └── BundleTooNew     written by a later version
 ├── SessionExists        exit code 2: it is here already, and not the same
+├── OtherModel           exit code 2: what the model's name stands for here is another model
 └── UnknownReference     exit code 2: no such thing, or more than one
     ├── UnknownSession
     ├── UnknownNode
@@ -74,6 +75,12 @@ class SessionBusy(SessionError):
 
 class SessionExists(SessionError):
     """The session that is to be imported is here already, and has taken another way."""
+
+    exit_code = 2
+
+
+class OtherModel(SessionError):
+    """The session that is to be imported belongs to another model of the same name."""
 
     exit_code = 2
 

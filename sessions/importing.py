@@ -12,7 +12,7 @@ from . import catalog, edits
 from .blobs import Blobs
 from .codec import clean, dumps
 from .database import Connection
-from .errors import SessionExists
+from .errors import OtherModel, SessionExists
 from .ids import new_ulid
 from .recording import Recording, states
 from .rows import EditRow, Node, Told
@@ -22,15 +22,24 @@ Found = tuple[str, bool]  # id of the session, and whether it is new
 
 
 def add(
-    db: Connection, blobs: Blobs, found: Recording, title: str, copy: bool, of: Fingerprint
+    db: Connection,
+    blobs: Blobs,
+    found: Recording,
+    title: str,
+    *,
+    copy: bool,
+    any_model: bool,
+    of: Fingerprint,
 ) -> Found:
     """Tensor files first, then every row in one transaction; what fails leaves nothing.
 
     of: the fingerprint of a ledger, needed where edits must have other ids.
-    Raises SessionExists, and what reading and writing raise.
+    Raises SessionExists, OtherModel, and what reading and writing raise.
     """
     if not copy and _is_here(db, found):
         return found.session.id, False
+    if not any_model:
+        _require_model(db, found)
     before = {digest for digest in _digests(found) if blobs.path(digest).exists()}
     sizes: dict[str, int] = {}
     try:
@@ -70,6 +79,24 @@ def _is_here(db: Connection, found: Recording) -> bool:
             "Nothing was changed; --copy imports the bundle as a session of its own.",
         )
     return True
+
+
+def _require_model(db: Connection, found: Recording) -> None:
+    """Raises OtherModel where the model's name stands for others only. Unknown names pass.
+
+    A session opened later is held against the model itself; this is said while the bundle is
+    at hand.
+    """
+    model = found.session.model
+    known = catalog.fingerprints(db, model.name)
+    if known and model.fingerprint not in known and found.edits:
+        raise OtherModel(
+            f"the session was made with another {model.name} (fingerprint "
+            f"{model.fingerprint[:12]}) than the one used here ({known[-1][:12]}): its edits do "
+            "not fit.",
+            "Nothing was changed; --any-model imports it to be read, replayed, or exported as "
+            "facts.",
+        )
 
 
 def _clashes(db: Connection, found: Recording) -> bool:

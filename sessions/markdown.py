@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from .fold import superseded
 from .recording import Recording
 from .rows import EditRow
 
@@ -57,10 +58,15 @@ def _corrections(found: Recording) -> Iterator[str]:
     if not found.edits:
         return
     tip = found.session.tip
-    active = set(found.states[tip].active) if tip is not None else set()
+    active = found.states[tip].active if tip is not None else ()
+    numbers = {edit.id: number for number, edit in enumerate(found.edits, start=1)}
+    replaced = superseded(active, {edit.id: edit.supersedes for edit in found.edits})
+    forces = dict.fromkeys(active, "in force")
+    forces |= {old: f"superseded by {numbers[new]}" for old, new in replaced.items()}
     yield from ("", "## Corrections")
     for number, edit in enumerate(found.edits, start=1):
-        yield from ("", f"### {number}. {_inline(edit.method)}, {_state(edit, active)}", "")
+        force = forces.get(edit.id, "not in force")
+        yield from ("", f"### {number}. {_inline(edit.method)}, {_state(edit, force)}", "")
         yield from _block("\n".join(_facts(edit)))
         if edit.state == "done":
             before, after = (str(a.get("answer", "")) for a in (edit.before, edit.after))
@@ -72,11 +78,11 @@ def _corrections(found: Recording) -> Iterator[str]:
             yield from ("", f"- {_inline(metric.name)}: {values}")
 
 
-def _state(edit: EditRow, active: set[str]) -> str:
+def _state(edit: EditRow, force: str) -> str:
     if edit.state != "done":
         return edit.state
     took = "took" if edit.success else "did not take"
-    return f"{took}, {'in force' if edit.id in active else 'not in force'}"
+    return f"{took}, {force}"
 
 
 def _facts(edit: EditRow) -> Iterator[str]:

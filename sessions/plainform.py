@@ -76,6 +76,11 @@ def to_plain(recording: Recording) -> JsonDict:
     }
 
 
+def whole(recording: Recording) -> JsonDict:
+    """A session as one object, events and all; only the tensor files are named, not there."""
+    return to_plain(recording) | {"events": [told_to_plain(told) for told in recording.events]}
+
+
 def told_to_plain(told: Told) -> JsonDict:
     return _picked(told, _TOLD)
 

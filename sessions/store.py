@@ -137,18 +137,27 @@ class Store(TreeStore):
             return recording.read(self._db, self.session(ref), self._blobs.chunks)
 
     def add_recording(
-        self, found: Recording, *, title: str | None = None, copy: bool = False, of: Fingerprint
+        self,
+        found: Recording,
+        *,
+        of: Fingerprint,
+        title: str | None = None,
+        copy: bool = False,
+        any_model: bool = False,
     ) -> tuple[Session, bool]:
         """The session of a bundle, and whether it is new: one that is here stays as it is.
 
-        title  instead of its own
-        copy   a session of its own even if it is here already, with other ids
-        of     the fingerprint of a ledger with these edits
-        Raises SessionExists (it is here, and not all of the bundle is), BadBundle, CorruptTensors,
-        StoreFull and others; then nothing was changed.
+        of         the fingerprint of a ledger with these edits
+        title      instead of its own
+        copy       a session of its own even if it is here already, with other ids
+        any_model  also where the model's name stands for another model here
+        Raises SessionExists (it is here, and not all of the bundle is), OtherModel, BadBundle,
+        CorruptTensors, StoreFull and others; then nothing was changed.
         """
         name = found.session.title if title is None else title
-        session_id, new = importing.add(self._db, self._blobs, found, name, copy, of)
+        session_id, new = importing.add(
+            self._db, self._blobs, found, name, copy=copy, any_model=any_model, of=of
+        )
         return self._session(session_id), new
 
     # Finding

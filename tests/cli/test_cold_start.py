@@ -42,6 +42,8 @@ print(json.dumps([code, heavy]), file=out)
         ["sessions", "--help"],
         ["export", "--help"],
         ["export", "lost", "--format", "jsonl", "--out", "nowhere"],
+        ["sessions", "export", "--help"],
+        ["sessions", "import", "lost.llmedit"],
         ["frobnicate"],
         ["edit", "a prompt", "--target", ""],
     ],
@@ -52,6 +54,5 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     code, heavy = json.loads(found.stdout)
     assert heavy == []
-    assert code == (
-        2 if arguments[0] in ("frobnicate", "edit", "export") and "--help" not in arguments else 0
-    )
+    wrong = arguments[0] in ("frobnicate", "edit", "export") or "lost.llmedit" in arguments
+    assert code == (2 if wrong and "--help" not in arguments else 0)

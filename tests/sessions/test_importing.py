@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessions import BadBundle, EditRow, Recording, SessionExists, Store, StoreFull, bundle
+from sessions import (
+    BadBundle,
+    EditRow,
+    OtherModel,
+    Recording,
+    SessionExists,
+    Store,
+    StoreFull,
+    bundle,
+)
 from tests.sessions.test_bundle import lived_in, same
 
 if TYPE_CHECKING:
@@ -101,7 +110,7 @@ def test_a_copy_has_names_of_its_own_and_the_fingerprints_that_follow(
     session = scribe.session("a").id
     question = store.add_message(session, "user", "?")
     one = scribe.edit(session, "e" * 16, question.id)
-    two = scribe.edit(session, "f" * 16, edit={"id": "f" * 16})
+    two = scribe.edit(session, "f" * 16, edit={"id": "f" * 16, "supersedes": ["e" * 16]})
     with store._db.transaction():
         for edit, active in ((one, [one]), (two, [one, two])):
             store._db.update("node", "id", edit.node, {"ledger_hash": of(active)})
@@ -121,7 +130,8 @@ def test_a_copy_has_names_of_its_own_and_the_fingerprints_that_follow(
         )
         first, second = found.edits
         assert [len(e.id) for e in found.edits] == [16, 16]
-        assert second.body == {"id": second.id}
+        assert second.body == {"id": second.id, "supersedes": [first.id]}
+        assert store.superseded(copy.id, second.node) == {first.id: second.id}
         assert [n.ledger_hash for n in found.path(copy.tip)] == [
             "", of([first]), of([first, second]), of([first]),
         ]  # fmt: skip
@@ -156,6 +166,42 @@ def test_what_is_known_of_a_model_is_not_changed_by_a_bundle(
     session, _ = store.add_recording(packed, of=of)
     assert session.model.source == "my own folder"
     assert session.model.info == {"layers": 2}
+
+
+def test_another_model_of_the_same_name_is_said(store: Store, packed: Recording) -> None:
+    store.add_model("tiny", "my own folder", "a" * 64, "float32")
+    before = contents(store.home)
+    with pytest.raises(
+        OtherModel, match=r"another tiny \(fingerprint f{12}\) than .* \(a{12}\)"
+    ) as caught:
+        store.add_recording(packed, of=of)
+    assert caught.value.exit_code == 2
+    assert "--any-model" in caught.value.remedy
+    assert contents(store.home) == before
+    session, new = store.add_recording(packed, of=of, any_model=True)
+    assert new
+    assert session.model.fingerprint == "f" * 64, "it stays that of the model it belongs to"
+
+
+def test_one_of_several_models_of_the_name_will_do(store: Store, packed: Recording) -> None:
+    for digit in "af":
+        store.add_model("tiny", "my own folder", digit * 64, "bfloat16")
+    assert store.add_recording(packed, of=of)[1]
+
+
+def test_a_conversation_without_edits_fits_every_model(store: Store, packed: Recording) -> None:
+    store.add_model("tiny", "my own folder", "a" * 64, "float32")
+    said = {n.id for n in packed.nodes if n.kind == "message"}
+    first = next(n for n in packed.nodes if n.id in said)
+    talk = replace(
+        packed,
+        session=replace(packed.session, tip=first.id),
+        nodes=(first,),
+        messages={first.id: packed.messages[first.id]},
+        edits=(),
+        events=(),
+    )
+    assert store.add_recording(talk, of=of)[1]
 
 
 def test_a_wrong_checksum_found_late_leaves_nothing(
