@@ -81,16 +81,16 @@ def correct_batch(
     provenance = provenance_of(lm, edit, sources, seed)
     edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
-        after = yield from _answers(lm, requests)
+        after = yield from ask_all(lm, requests)
         reprobed = yield from _probe(lm, asked)
         now = fluency(lm) if probes else math.nan
     clock.lap("probes")
     facts = tuple(
-        Corrected(request, b, a, _said(request, a.answer))
+        Corrected(request, b, a, took(request, a.answer))
         for request, b, a in zip(requests, before, after, strict=True)
     )
     layers = tuple(layer_of(lm, patch) for patch in edit.patches)
-    metrics = [_said_metric(facts), *_compared(asked, probed, reprobed)]
+    metrics = [said_metric(facts), *_compared(asked, probed, reprobed)]
     if probes:
         metrics.append(Metric(name="fluency", before=perplexity, after=now, n=len(prose())))
     metrics.append(weight_metric(layers))
@@ -98,7 +98,7 @@ def correct_batch(
     outcome = Outcome(
         edit=edit,
         success=all(fact.success for fact in facts),
-        verdict=_verdict(facts),
+        verdict=verdict_of(facts),
         facts=facts,
         metrics=tuple(metrics),
         layers=layers,
@@ -116,10 +116,10 @@ def _needed(
     lm: LM, requests: Sequence[Request]
 ) -> Generator[Event, None, tuple[list[Request], list[Answered]]]:
     """The facts that the model does not answer so already, with its answers as the old ones."""
-    found = yield from _answers(lm, requests)
+    found = yield from ask_all(lm, requests)
     kept, before = [], []
     for request, answered in zip(requests, found, strict=True):
-        if _said(request, answered.answer):
+        if took(request, answered.answer):
             yield Note(text=f"left out: {request.prompt!r} is answered so already")
             continue
         if not request.target_old and answered.answer:
@@ -143,7 +143,7 @@ def _check_distinct(requests: Sequence[Request]) -> None:
         seen.add(request.key())
 
 
-def _answers(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[Answered]]:
+def ask_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[Answered]]:
     """The greedy answers, asked in batches, and how likely new and old answer are."""
     total = 2 * len(requests)
     prompts = [lm.prompt(r.prompt, chat=r.chat) for r in requests]
@@ -171,8 +171,11 @@ def _answers(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list
     ]
 
 
-def _said(request: Request, answer: str) -> bool:
-    """There is room for more than the target in what is decoded, so that "equals" means it."""
+def took(request: Request, answer: str) -> bool:
+    """Whether an answer of `ask_all` is the target.
+
+    There is room for more than the target in what is decoded, so that "equals" means it.
+    """
     return (equals if request.chat else begins_with)(answer, request.target_new)
 
 
@@ -202,13 +205,13 @@ def _compared(asked: Sequence[_Probe], before: Sequence[str], after: Sequence[st
     for (kind, request, text), b, a in zip(asked, before, after, strict=True):
         row: dict[str, Any] = {"prompt": text, "before": b, "after": a}
         if kind == "rephrased":
-            row |= {"hit": _said(request, a)}
+            row |= {"hit": took(request, a)}
         else:
             row |= {"kept": same_head(b, a)}
         found.setdefault(kind, []).append(row)
     metrics = []
     for kind, rows in found.items():
-        was = [float(_said(r, b)) for (k, r, _), b in zip(asked, before, strict=True) if k == kind]
+        was = [float(took(r, b)) for (k, r, _), b in zip(asked, before, strict=True) if k == kind]
         good = [float(row["hit" if kind == "rephrased" else "kept"]) for row in rows]
         unedited = mean(was) if kind == "rephrased" else 1.0
         metrics.append(
@@ -220,7 +223,8 @@ def _compared(asked: Sequence[_Probe], before: Sequence[str], after: Sequence[st
 # -- in words ---------------------------------------------------------------------------------
 
 
-def _said_metric(facts: Sequence[Corrected]) -> Metric:
+def said_metric(facts: Sequence[Corrected]) -> Metric:
+    """The share of the facts that the model answers as wanted, before and after."""
     rows = [
         {
             "prompt": fact.request.prompt,
@@ -232,13 +236,15 @@ def _said_metric(facts: Sequence[Corrected]) -> Metric:
         for fact in facts
     ]
     share = mean([float(fact.success) for fact in facts])
-    return Metric(name="said", before=0.0, after=share, n=len(facts), detail={"rows": rows})
+    was = mean([float(took(fact.request, fact.before.answer)) for fact in facts])
+    return Metric(name="said", before=was, after=share, n=len(facts), detail={"rows": rows})
 
 
-def _verdict(facts: Sequence[Corrected]) -> str:
+def verdict_of(facts: Sequence[Corrected], done: str = "changed") -> str:
+    """In a sentence or two: how many facts took, and which did not."""
     missed = [fact for fact in facts if not fact.success]
     if not missed:
-        return f"Changed: all {len(facts)} facts are answered as wanted."
+        return f"All {len(facts)} facts {done}."
     names = "; ".join(f"{f.request.prompt!r} gives {f.after.answer!r}" for f in missed[:_SHOWN])
     more = f" and {len(missed) - _SHOWN} more" if len(missed) > _SHOWN else ""
-    return f"{len(facts) - len(missed)} of {len(facts)} facts changed. Not: {names}{more}."
+    return f"{len(facts) - len(missed)} of {len(facts)} facts {done}. Not: {names}{more}."

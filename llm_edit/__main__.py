@@ -27,6 +27,7 @@ COMMANDS = {
     "edit": "edit:edit",
     "undo": "undo:undo",
     "redo": "undo:redo",
+    "resolve": "resolve:resolve",
     "sessions": "sessions:sessions",
     "export": "export:export",
     "replay": "replay:replay",

@@ -170,6 +170,11 @@ class Assistant:
         make = self._conversation.correct_batch
         return self._submit("correct", lambda: make(facts, asked, self.worker))
 
+    def resolve(self, hp: dict[str, str] | None = None) -> Job[CorrectionView]:
+        """Solve the closed-form edits in force again, together; the outcome supersedes them."""
+        given = dict(hp or {})
+        return self._submit("correct", lambda: self._conversation.resolve(given, self.worker))
+
     def propose(self, turn: TurnView | None = None) -> Job[Proposal]:
         """What a correction of `turn` (default: the last answered one) would be about."""
         id = turn.id if turn else None

@@ -60,6 +60,10 @@ def _no_undone(snapshot: Snapshot) -> str:
     return "" if undone or snapshot.busy else "there is no edit to redo."
 
 
+def _no_two(snapshot: Snapshot) -> str:
+    return "" if len(snapshot.active) > 1 or snapshot.busy else "it takes two edits in force."
+
+
 def _no_edits(snapshot: Snapshot) -> str:
     return "" if snapshot.edits else "nothing was edited in this session."
 
@@ -102,6 +106,10 @@ def _drop(front: Front, argument: str) -> None:
     front.run(front.assistant.drop(edit.id))
 
 
+def _resolve(front: Front, _argument: str) -> None:
+    front.run(front.assistant.resolve())
+
+
 def _edits(front: Front, argument: str) -> None:
     edits = front.assistant.snapshot().edits
     if argument:
@@ -126,6 +134,8 @@ COMMANDS = (
             help="put the last undone edit back, or the last N"),
     Command(name="drop", argument="N", handler=_drop, complete=_standing, unavailable=no_active,
             help="take edit N off and leave the others"),
+    Command(name="resolve", handler=_resolve, unavailable=_no_two,
+            help="solve the edits in force again, all together, as one edit"),
     Command(name="edits", argument="[N]", handler=_edits, complete=_all, unavailable=_no_edits,
             help="list the edits of this session, or say what edit N did", safe_while_busy=True),
 )  # fmt: skip

@@ -232,7 +232,7 @@ class Conversation:
         Once the edit stands, the job's result is set: a cancel of the second answer does not
         take the edit back.
         """
-        from .editing import edited
+        from .editing import correction, edited
 
         lm, ledger = self.ready()
         self.recorder.check()  # an edit that cannot be recorded is refused
@@ -254,7 +254,7 @@ class Conversation:
             lm,
             ledger,
             [request],
-            asked,
+            correction(lm, [request], asked, self.options.seed),
             parent=turn.user if turn and turn.user else None,
             seed=self.options.seed,
             memory=job.memory if job else None,
@@ -272,7 +272,7 @@ class Conversation:
         self, requests: Sequence[Request], asked: Correction, worker: Worker
     ) -> Work[CorrectionView]:
         """Several facts, none of them a turn's, as one edit."""
-        from .editing import edited
+        from .editing import correction, edited
 
         lm, ledger = self.ready()
         self.recorder.check()
@@ -283,9 +283,30 @@ class Conversation:
             lm,
             ledger,
             requests,
-            asked,
+            correction(lm, requests, asked, self.options.seed),
             parent=None,
             seed=self.options.seed,
+            memory=job.memory if job else None,
+        )
+        return correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
+
+    def resolve(self, hp: dict[str, str], worker: Worker) -> Work[CorrectionView]:
+        """The closed-form edits in force, solved again as one that supersedes them."""
+        from engine.resolve import resolvable, resolve
+
+        from .editing import edited
+
+        lm, ledger = self.ready()
+        self.recorder.check()
+        seed, job = self.options.seed, worker.current
+        outcome = yield from edited(
+            self.recorder,
+            lm,
+            ledger,
+            [request for edit in resolvable(ledger) for request in edit.requests],
+            lambda trial: resolve(lm, trial, overrides=hp, seed=seed),
+            parent=None,
+            seed=seed,
             memory=job.memory if job else None,
         )
         return correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine import batch, correct
@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def correction(
+    lm: LM, requests: Sequence[Request], asked: Correction, seed: int
+) -> Callable[[Ledger], Generator[Event, None, correct.Outcome]]:
+    """The engine's work for one request, or for several that become one edit."""
+    how: dict[str, Any] = {
+        "method": asked.method, "overrides": asked.hp, "probes": asked.probes, "seed": seed
+    }  # fmt: skip
+    if len(requests) == 1:
+        return lambda ledger: correct.correct(lm, ledger, requests[0], **how)
+    return lambda ledger: batch.correct_batch(lm, ledger, requests, **how)
+
+
 def edited(
     record: Recorder,
     lm: LM,
     ledger: Ledger,
     requests: Sequence[Request],
-    asked: Correction,
+    make: Callable[[Ledger], Generator[Event, None, correct.Outcome]],
     *,
     parent: str | None,
     seed: int,
@@ -40,19 +52,14 @@ def edited(
 ) -> Generator[Event, None, correct.Outcome]:
     """Edit, measured and recorded: in model, ledger and store, or in none of them.
 
-    requests  one, or several that become one edit
+    requests  the facts, as they are recorded
+    make      the work: it edits the ledger that it is given
     The intent is committed before the first step, so that a killed process can be told of.
-    Raises what `engine.correct.correct`, `engine.batch.correct_batch` and the store raise.
+    Raises what the work and the store raise.
     """
     trial = Ledger(ledger.edits, ledger.undone)
     node: Node | None = None
-    how: dict[str, Any] = {
-        "method": asked.method, "overrides": asked.hp, "probes": asked.probes, "seed": seed
-    }  # fmt: skip
-    if len(requests) == 1:
-        work = correct.correct(lm, trial, requests[0], **how)
-    else:
-        work = batch.correct_batch(lm, trial, requests, **how)
+    work = make(trial)
     try:
         while True:
             try:

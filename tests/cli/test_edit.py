@@ -181,6 +181,26 @@ def test_a_method_for_many_makes_one_edit_of_a_file(run: Run, model: Path, tmp_p
     assert len(apart.json["edits"]) == 2
 
 
+def test_edits_solved_again_are_one_that_undo_takes_off(
+    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
+) -> None:
+    for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
+        run(
+            "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
+            "--no-probes", *small,
+        )  # fmt: skip
+    solved = run(
+        "resolve", "--model", model, "--json", "--hp", f"text={tmp_path / 'text.txt'}", "--hp", "tokens=2000"
+    )
+    assert solved.code == 1, solved.err  # a tiny random model did not learn Paris
+    row = solved.json
+    assert (row["method"], len(row["facts"]), len(row["supersedes"])) == ("resolve", 2, 2)
+    assert run("undo").code == 0
+    again = run("redo", "--json").json
+    assert again["active"] == [row["edit_id"]]
+    assert sorted(again["superseded"]) == sorted(row["supersedes"])
+
+
 def test_an_edit_that_takes_exits_0(run: Run, model: Path, small: tuple[object, ...]) -> None:
     """The edited token is the last one: even a random model then says what it should."""
     ran = run(

@@ -1,0 +1,170 @@
+"""Solving the closed-form edits of a ledger again, all together.
+
+Edits made one after the other were each solved in the presence of those before it, and moved
+the earlier ones' keys a little; one that was dropped in the middle is still felt in the later
+ones' residuals. From the keys and residuals that their patches keep, one system per site gives
+every fact what it asked for at once (`closed_form.resolve`).
+
+The outcome is an edit like any other, which supersedes those it was made from: undo takes it
+off, and they act again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import closed_form
+from .batch import ask_all, said_metric, took, verdict_of
+from .config import COMMAND_LINE, HParams, Source, build
+from .correct import Clock, Corrected, Outcome, applied, layer_of, provenance_of, weight_metric
+from .edit import Edit, new_id
+from .errors import BadRequest
+from .evaluate.probes import fluency, prose
+from .events import EditPlanned, Event, Loading, Metric
+from .ledger import Ledger
+from .patches import LowRank
+
+if TYPE_CHECKING:
+    from .lm import LM
+
+METHOD = "resolve"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolveParams(HParams):
+    """How exactly the facts are asked for, against what ordinary keys are worth."""
+
+    ridge: float = 0.1  # 0: exactly; 1: as MEMIT
+    weight: float | None = None  # λ; None: relative_weight · d_ff
+    relative_weight: float = 1.0
+    text: str = "wikipedia-vital"
+    tokens: int = 60_000
+
+
+def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
+    """The acting edits that can be solved again: every patch kept its keys."""
+    return tuple(
+        edit
+        for edit in ledger.acting
+        if edit.patches and all(isinstance(p, LowRank) and p.keys is not None for p in edit.patches)
+    )
+
+
+def resolve(
+    lm: LM, ledger: Ledger, *, overrides: Mapping[str, str] | None = None, seed: int = 0
+) -> Generator[Event, None, Outcome]:
+    """One edit in place of all that are `resolvable`, in the ledger when this returns.
+
+    Its facts are asked before and after. Raises BadRequest when fewer than two edits can be
+    solved again, BadSetting, SingularCovariance, EditFailed.
+    """
+    clock = Clock()
+    edits = resolvable(ledger)
+    if len(edits) < 2:
+        raise BadRequest(
+            f"{len(edits)} of the acting edits can be solved again; it takes two.",
+            "Closed-form methods keep what that needs: r-rome, emmet, memit, alphaedit.",
+        )
+    given = Source(COMMAND_LINE, overrides or {})
+    hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
+    requests = [request for edit in edits for request in edit.requests]
+    sites = tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
+    made = new_id()
+    yield _planned(made, edits, sites, hp)
+    with lm.active(ledger.patches()):
+        before = yield from ask_all(lm, requests)
+        perplexity = fluency(lm)
+        clock.lap("probes")
+    patches = yield from _solved(lm, edits, sites, hp)
+    clock.lap("edit")
+    edit = Edit(
+        method=METHOD,
+        requests=tuple(requests),
+        patches=tuple(patches),
+        hparams=hp.to_json(),
+        numbers={"facts": len(requests), "edits": len(edits)},
+        supersedes=tuple(edit.id for edit in edits),
+        id=made,
+    )
+    edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
+    with lm.active(Ledger((*ledger.edits, edit)).patches()):
+        after = yield from ask_all(lm, requests)
+        now = fluency(lm)
+    clock.lap("probes")
+    facts = tuple(
+        Corrected(request, b, a, took(request, a.answer))
+        for request, b, a in zip(requests, before, after, strict=True)
+    )
+    layers = tuple(layer_of(lm, patch) for patch in patches)
+    metrics = (
+        said_metric(facts),
+        Metric(name="fluency", before=perplexity, after=now, n=len(prose())),
+        weight_metric(layers),
+    )
+    yield from metrics
+    outcome = Outcome(
+        edit=edit,
+        success=all(fact.success for fact in facts),
+        verdict=verdict_of(facts, "answered as wanted"),
+        facts=facts,
+        metrics=metrics,
+        layers=layers,
+        seconds=clock.seconds(edit),
+        steps=0,
+        losses=(),
+        versions=edit.provenance["versions"],
+    )
+    yield applied(outcome)
+    ledger.apply(edit)
+    return outcome
+
+
+def _planned(
+    edit: str, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
+) -> EditPlanned:
+    return EditPlanned(
+        edit=edit,
+        method=METHOD,
+        prompt=f"{len(edits)} edits, solved again together",
+        subject=None,
+        target="",
+        old=None,
+        sites=sites,
+        steps=0,
+        subject_token="",
+        subject_position=-1,
+        contexts=(),
+        hparams=hp.to_json(),
+    )
+
+
+def _solved(
+    lm: LM, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
+) -> Generator[Event, None, list[LowRank]]:
+    """A patch per site that takes the place of those of all edits there."""
+    layers = {lm.site("mlp_out", layer): layer for layer in range(lm.n_layers)}
+    moments = yield from lm.statistics.moments(
+        sorted(layers[site] for site in sites), text=hp.text, tokens=hp.tokens
+    )
+    weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
+    found = []
+    for done, site in enumerate(sites):
+        yield Loading(stage="layers", done=done, total=len(sites), unit="layers")
+        there = [p for e in edits for p in e.patches if isinstance(p, LowRank) and p.site == site]
+        none = torch.empty(0, lm.arch.mlp_width, device=lm.device)
+        solve = closed_form.weighted(moments[layers[site]], weight, none)
+        again = closed_form.resolve(there, solve, hp.ridge)
+        A, B = torch.cat([p.A for p in again], dim=1), torch.cat([p.B for p in again])
+        found.append(LowRank(site, A, B, _keys(again)))
+    return found
+
+
+def _keys(patches: list[LowRank]) -> torch.Tensor | None:
+    """Of all facts, where each has as many keys as the others."""
+    kept = [p.keys for p in patches if p.keys is not None]
+    return torch.cat(kept) if len({keys.shape[1] for keys in kept}) == 1 else None

@@ -1,0 +1,34 @@
+"""`llm-edit resolve`: the closed-form edits of a session, solved again together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tui.console import printable
+
+from .common import assistant_options, finished, narrator, opened, options, print_json
+from .edit import as_row, told
+
+
+@click.command()
+@options("model", "session")
+@click.option("--verbose", is_flag=True, help="The whole log, on stderr.")
+def resolve(verbose: bool, as_json: bool, **given: Any) -> int:
+    """Solve the edits of a session again, all together.
+
+    Edits made one after the other disturb each other a little, and one that was taken off in the
+    middle is still felt in those behind it. This makes one edit of all that were made by ROME,
+    R-ROME, EMMET, MEMIT or AlphaEdit; `llm-edit undo` brings them back as they were. Exit code 1:
+    a fact did not take.
+    """
+    wanted = assistant_options(given, reuse=True, prepare=False)
+    with opened(wanted, narrator(verbose=verbose)) as assistant:
+        view = finished(assistant.resolve(wanted.hp), narrator(verbose=verbose))
+    if as_json:
+        print_json(as_row(view))
+    else:
+        for line in told(view):
+            click.echo(printable(line))
+    return 0 if view.edit.success else 1

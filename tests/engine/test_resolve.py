@@ -1,0 +1,126 @@
+"""Edits of a ledger solved again, together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.edit import Edit
+from engine.errors import BadRequest, BadSetting
+from engine.events import EditApplied, EditPlanned
+from engine.ledger import Ledger
+from engine.lm import LM
+from engine.methods.emmet import EmmetParams, emmet
+from engine.patches import LowRank
+from engine.requests import Request
+from engine.resolve import resolvable, resolve
+
+from .support import CORPUS, close_after, finish, shared_lm, state
+
+FACTS = (
+    Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="capital"),
+    Request(prompt="The capital of Australia", subject="Australia", target_new="tower"),
+    Request(prompt="The writer of Emma", subject="Emma", target_new="Paris"),
+)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(CORPUS), encoding="utf-8")
+    return str(file)
+
+
+def one_by_one(lm: LM, text: str) -> Ledger:
+    """Each made in the presence of those before it, which it does not hold in place."""
+    hp = EmmetParams(
+        layer=0, contexts=1, steps=5, relative_lr=1.0, clamp=50.0, text=text, tokens=10_000,
+        past=False,
+    )  # fmt: skip
+    ledger = Ledger()
+    for fact in FACTS:
+        with lm.active(ledger.patches()):
+            _, edit = finish(emmet(lm, [fact], hp))
+        ledger.apply(edit)
+    return ledger
+
+
+def asked_for(edits: tuple[Edit, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys [n, d_ff] of all facts, and where each had to go, from the unedited map."""
+    keys, moves = [], []
+    for i, edit in enumerate(edits):
+        (patch,) = edit.patches
+        assert isinstance(patch, LowRank)
+        assert patch.keys is not None
+        key = patch.keys[0].mean(0)
+        before = [p for e in edits[:i] for p in e.patches if isinstance(p, LowRank)]
+        moves.append(patch.A[:, 0] + sum(p.A @ (p.B @ key) for p in before))
+        keys.append(key)
+    return torch.stack(keys), torch.stack(moves)
+
+
+def error(edits: tuple[Edit, ...], keys: torch.Tensor, moves: torch.Tensor) -> float:
+    patches = [p for e in edits for p in e.patches if isinstance(p, LowRank)]
+    moved = sum((keys @ p.B.T) @ p.A.T for p in patches)
+    return float((moved - moves).norm() / moves.norm())
+
+
+def test_every_fact_gets_what_it_asked_for_and_undo_brings_the_edits_back(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger, before = one_by_one(lm, text), state(lm.model)
+    edits = ledger.edits
+    keys, moves = asked_for(edits)
+    prompts = [lm.statement(fact.prompt) for fact in FACTS]
+    with lm.active(ledger.patches()):
+        apart = lm.logits(prompts)
+    events, outcome = finish(
+        resolve(lm, ledger, overrides={"ridge": "1e-6", "text": text, "tokens": "10000"})
+    )
+    assert [type(events[0]), type(events[-1])] == [EditPlanned, EditApplied]
+    assert ledger.acting == (outcome.edit,)
+    assert outcome.edit.requests == FACTS
+    assert error(edits, keys, moves) > 0.05  # the later edits moved the earlier keys
+    assert error((outcome.edit,), keys, moves) < 0.01
+    ledger.undo()
+    assert ledger.acting == edits
+    with lm.active(ledger.patches()):
+        assert torch.equal(lm.logits(prompts), apart)
+    assert state(lm.model) == before
+
+
+def test_what_was_solved_again_can_be_solved_again(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    hp = {"ridge": "1e-4", "text": text, "tokens": "10000"}
+    ledger.drop(ledger.edits[1].id)
+    _, first = finish(resolve(lm, ledger, overrides=hp))
+    assert len(first.edit.requests) == 2
+    assert resolvable(ledger) == (first.edit,)
+    with pytest.raises(BadRequest, match="it takes two"):
+        finish(resolve(lm, ledger, overrides=hp))
+
+
+def test_edits_without_keys_are_left_as_they_are(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    (patch,) = ledger.edits[0].patches
+    other = LowRank(patch.site, torch.zeros(16, 1), torch.zeros(1, 24))
+    ledger.apply(Edit(method="lora", requests=FACTS[:1], patches=(other,), hparams={}))
+    assert len(resolvable(ledger)) == 3
+    hp = {"text": text, "tokens": "10000"}
+    finish(resolve(lm, ledger, overrides=hp))
+    assert [edit.method for edit in ledger.acting] == ["lora", "resolve"]
+
+
+def test_a_cancel_or_a_wrong_setting_changes_nothing(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    edits = ledger.edits
+    with pytest.raises(BadSetting):
+        finish(resolve(lm, ledger, overrides={"rigde": "1"}))
+    hp = {"text": text, "tokens": "10000"}
+    for count in (1, 3, 6):
+        close_after(resolve(lm, ledger, overrides=hp), count)
+    assert ledger.edits == edits
