@@ -190,7 +190,14 @@ def test_edits_solved_again_are_one_that_undo_takes_off(
             "--no-probes", *small,
         )  # fmt: skip
     solved = run(
-        "resolve", "--model", model, "--json", "--hp", f"text={tmp_path / 'text.txt'}", "--hp", "tokens=2000"
+        "resolve",
+        "--model",
+        model,
+        "--json",
+        "--hp",
+        f"text={tmp_path / 'text.txt'}",
+        "--hp",
+        "tokens=2000",
     )
     assert solved.code == 1, solved.err  # a tiny random model did not learn Paris
     row = solved.json
