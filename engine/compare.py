@@ -1,12 +1,12 @@
 """The same prompts read by one model in several states.
 
 A state is a set of patches: the model itself, with its weights, is loaded once and never
-written. No torch is imported here: everything is done by the `LM`.
+written. No torch is imported with this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,16 +37,22 @@ def read(
     *,
     max_tokens: int = 64,
     top: int = TOP,
+    stopped: Callable[[], bool] | None = None,
 ) -> list[Reading]:
     """Read the prompts with these patches in force; afterwards nothing of them is left.
+
+    stopped  is asked before every token; once it says True the rest is left out, and the
+             readings are not whole
 
     The same prompts in the same call give readings that compare: only the patches differ.
     Probabilities are computed one prompt at a time, in float32.
     """
     if not prompts:
         return []
+    from .generate import batched
+
     with lm.active(patches):
-        answers = lm.answers(prompts, max_tokens=max_tokens)
+        answers = batched(lm, prompts, max_tokens, stopped)
         found = lm.logits(prompts).float().softmax(-1).topk(top)
     rows = zip(answers, found.indices.tolist(), found.values.tolist(), strict=True)
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,15 +138,22 @@ def finish(replies: Generator[Event, None, Reply]) -> Reply:
             return reply
 
 
-def batched(lm: LM, prompts: Sequence[Rendered], max_tokens: int) -> list[str]:
-    """Greedy replies of many prompts; each stops by itself."""
+def batched(
+    lm: LM, prompts: Sequence[Rendered], max_tokens: int, stopped: Callable[[], bool] | None = None
+) -> list[str]:
+    """Greedy replies of many prompts; each stops by itself.
+
+    stopped  is asked before every token; once it says True, replies end where they are
+    """
     texts: list[str] = []
     for start in range(0, len(prompts), BATCH):
-        texts += _batch(lm, prompts[start : start + BATCH], max_tokens)
+        texts += _batch(lm, prompts[start : start + BATCH], max_tokens, stopped)
     return texts
 
 
-def _batch(lm: LM, prompts: Sequence[Rendered], max_tokens: int) -> list[str]:
+def _batch(
+    lm: LM, prompts: Sequence[Rendered], max_tokens: int, stopped: Callable[[], bool] | None
+) -> list[str]:
     stops = [lm.stop_ids(p) for p in prompts]
     ids: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
@@ -162,7 +169,7 @@ def _batch(lm: LM, prompts: Sequence[Rendered], max_tokens: int) -> list[str]:
             stop = prompts[row].stop_text
             if stop and until(lm.decode(ids[row]), stop)[1]:
                 open_rows.discard(row)
-        if not open_rows or step + 1 == max_tokens:
+        if not open_rows or step + 1 == max_tokens or (stopped is not None and stopped()):
             break
         logits = advance(lm, state, torch.tensor([[c] for c in chosen], device=lm.device))
     return [

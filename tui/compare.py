@@ -97,7 +97,10 @@ class Comparing:
         yield Loading(stage="compare", done=0, total=total, unit="answers")
         for some in _batches(prompts):
             for side, state in zip("ab", states, strict=True):
-                readings = self._readings(lm, state, [prompts[i] for i in some])
+                readings = self._readings(lm, state, [prompts[i] for i in some], job)
+                if readings is None:  # the worker ends it here
+                    yield Loading(stage="compare", done=done, total=total, unit="answers")
+                    return view
                 rows = list(view.rows)
                 for i, reading in zip(some, readings, strict=True):
                     rows[i] = rows[i].read(side, reading)
@@ -108,17 +111,25 @@ class Comparing:
                 yield Loading(stage="compare", done=done, total=total, unit="answers")
         return view
 
-    def _readings(self, lm: LM, state: State, prompts: Sequence[Prompt]) -> list[Reading]:
-        """Of prompts that are asked in one batch, in this state or in memory."""
+    def _readings(
+        self, lm: LM, state: State, prompts: Sequence[Prompt], job: Job[Any] | None
+    ) -> list[Reading] | None:
+        """Of prompts that are asked in one batch, in this state or in memory; None if stopped."""
         keys = [(state.view.edits, tuple(prompts), i) for i in range(len(prompts))]
         if not all(key in self._known for key in keys):
             patches = [patch for edit in state.edits for patch in edit.patches]
             rendered = [lm.prompt(p.text, chat=p.chat) for p in prompts]
-            readings = read(lm, patches, rendered, max_tokens=TOKENS)
+            readings = read(lm, patches, rendered, max_tokens=TOKENS, stopped=lambda: _stopped(job))
+            if _stopped(job):
+                return None
             while len(self._known) > KEPT:
                 del self._known[next(iter(self._known))]
             self._known |= dict(zip(keys, readings, strict=True))
         return [self._known[key] for key in keys]
+
+
+def _stopped(job: Job[Any] | None) -> bool:
+    return job is not None and job.cancelling
 
 
 def _prompts(lm: LM, a: State, b: State) -> list[Prompt]:

@@ -63,3 +63,18 @@ def test_an_encoder_decoder_is_read_too(tiny_lm: Callable[..., Any]) -> None:
     lm = tiny_lm("t5")
     (reading,) = read(lm, (), [lm.render("Who was Emma?")], max_tokens=4, top=3)
     assert len(reading.top) == 3
+
+
+def test_reading_can_be_stopped_between_tokens(lm: Any) -> None:
+    prompts = rendered(lm)
+    asked: list[int] = []
+
+    def stopped() -> bool:
+        asked.append(len(asked))
+        return len(asked) == 2
+
+    cut = read(lm, (), prompts, max_tokens=40, stopped=stopped)
+    assert len(asked) == 2
+    whole = read(lm, (), prompts, max_tokens=40)
+    assert [r.top for r in cut] == [r.top for r in whole]
+    assert all(len(a.answer) < len(b.answer) for a, b in zip(cut, whole, strict=True))
