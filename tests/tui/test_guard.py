@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from terminal import on_terminal, read_until
 
 from tui.guard import LogTail
 
@@ -53,6 +56,44 @@ def test_the_streams_come_back_after_an_error(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout == "out\n"
+
+
+ENGINE = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {here!r}]
+from scripted import ScriptedAssistant
+from tui.app import EditApp
+from tui.guard import descriptor_guard
+
+class Noisy(ScriptedAssistant):
+    def _pass(self, point, seconds=0.0):  # on the engine's thread, before every event
+        os.write(1, b"NOISE to one\\n")
+        os.write(2, b"NOISE to two\\r\\n" * 3)
+        print("NOISE in python", flush=True)
+        super()._pass(point, seconds)
+
+with descriptor_guard(Path({log!r})) as stray:
+    app = EditApp(Noisy, logs=(stray,))
+    app.run()
+    app.assistant.close()
+print("LEFT", flush=True)
+"""
+
+
+def test_an_engine_that_writes_to_the_terminal_does_not_reach_the_screen(tmp_path: Path) -> None:
+    log = tmp_path / "terminal.log"
+    program = ENGINE.format(root=str(ROOT), here=str(ROOT / "tests" / "tui"), log=str(log))
+    with on_terminal(program) as (terminal, _):
+        read_until(terminal, b"cpu", 30)  # loaded
+        os.write(terminal, b"Where is the Space Needle?\r")
+        seen = read_until(terminal, b"metres", 30)
+        assert b"NOISE" not in seen
+        os.write(terminal, b"\x1b[17~")  # F6: the log, where it is shown as a line of the log
+        read_until(terminal, b"NOISE", 30)
+        os.write(terminal, b"\x11")  # Ctrl+Q
+        read_until(terminal, b"LEFT", 10)
+    assert log.read_text().count("NOISE to two") >= 3 * log.read_text().count("NOISE to one") > 0
 
 
 def test_the_tail_gives_whole_lines_once(tmp_path: Path) -> None:

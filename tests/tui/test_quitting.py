@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import Opened
-from scenes import LONG, ask, reach
+from scenes import LONG, ask, fix, reach
+from terminal import on_terminal, read_until
 
 HERE = Path(__file__).parent
 
@@ -35,49 +35,26 @@ sys.exit(code)
 """
 
 
-def _read_until(terminal: int, text: bytes, seconds: float) -> bytes:
-    """What the program writes, until `text` is in it."""
-    seen, end = b"", time.monotonic() + seconds
-    while text not in seen:
-        left = end - time.monotonic()
-        assert left > 0, f"{text!r} did not appear in {seen[-2000:]!r}"
-        if select.select([terminal], [], [], left)[0]:
-            try:
-                seen += os.read(terminal, 65536)
-            except OSError:
-                break
-    return seen
-
-
 def test_quitting_while_a_job_is_stuck_takes_less_than_a_second() -> None:
     program = PROGRAM.format(root=str(HERE.parents[1]), here=str(HERE))
-    controller, terminal = pty.openpty()
-    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
-    child = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True,
-    )  # fmt: skip
-    os.close(terminal)
-    try:
-        _read_until(controller, b"cpu", 30)  # loaded
-        os.write(controller, b"hello\r")
-        _read_until(controller, b"answering", 30)
+    with on_terminal(program) as (terminal, child):
+        read_until(terminal, b"cpu", 30)  # loaded
+        os.write(terminal, b"hello\r")
+        read_until(terminal, b"answering", 30)
         asked = time.monotonic()
-        os.write(controller, b"\x11")  # Ctrl+Q
-        _read_until(controller, b"LEFT", 10)
+        os.write(terminal, b"\x11")  # Ctrl+Q
+        read_until(terminal, b"LEFT", 10)
         assert child.wait(10) == 0
         assert time.monotonic() - asked < 1.0
-    finally:
-        child.kill()
-        child.wait()
-        os.close(controller)
 
 
-async def test_quitting_does_not_wait_for_the_engine(opened: Opened) -> None:
-    started = time.monotonic()
+@pytest.mark.parametrize("work", ["answer", "edit"])
+async def test_quitting_does_not_wait_for_the_engine(opened: Opened, work: str) -> None:
     async with opened() as pilot:
-        gate = pilot.app.assistant.hold("token", 2, stuck=True)
-        await ask(pilot, LONG, wait=False)
+        if work == "edit":
+            await ask(pilot)
+        gate = pilot.app.assistant.hold("token" if work == "answer" else "step", 2, stuck=True)
+        await (ask(pilot, LONG, wait=False) if work == "answer" else fix(pilot))
         await reach(pilot, gate)
         started = time.monotonic()
         await pilot.press("ctrl+q")
