@@ -17,7 +17,11 @@ from .front import CommandPalette, ScreenFront
 from .guard import LogTail
 from .screens import jobs
 from .screens.chat import ChatScreen
+from .screens.compare import CompareScreen
 from .screens.correction import Corrections
+from .screens.history import HistoryScreen
+from .screens.side import SideScreen
+from .states import NOW, UNEDITED
 from .theme import THEMES
 from .widgets.bound import app_bindings
 from .widgets.help import HelpScreen, help_for
@@ -75,6 +79,7 @@ class EditApp(App[int], inherit_bindings=False):
         self.farewell = ""  # said on the terminal after the screen is gone
         self.begun = False
         self._clock = clock
+        self._memory = memory
         self._frame = 0
         self._interrupted = -TWICE
         self._log_tails = [LogTail(path) for path in logs]
@@ -117,7 +122,10 @@ class EditApp(App[int], inherit_bindings=False):
             self.chat.log_pane.say(line, "dim")
         self._frame += self.animation_level != "none"
         doing = jobs.activity(self.feed.active, self._clock(), self._frame)
-        self.chat.show(self.assistant.snapshot(), doing)
+        snapshot = self.assistant.snapshot()
+        self.chat.show(snapshot, doing)
+        for screen in self.sides:
+            screen.show(snapshot, doing)
 
     def give_up(self, problem: Problem) -> None:
         """Nothing can be done without a model: leave, with the sentence that helps."""
@@ -144,8 +152,10 @@ class EditApp(App[int], inherit_bindings=False):
             self.chat.transcript.begin(job.id, text)
 
     def say(self, text: str, tone: str = "info", body: Any = None) -> None:
-        """A sentence of the program, in the conversation."""
+        """A sentence of the program, in the conversation; also where it is not seen."""
         self.chat.transcript.note(text, tone, body)
+        if self.sides:
+            self.sides[-1].say(text, "error" if tone == "bad" else "information")
 
     def copy(self, text: str) -> None:
         """To the clipboard, saying what is known about whether it got there."""
@@ -187,6 +197,36 @@ class EditApp(App[int], inherit_bindings=False):
 
     def action_redo(self) -> None:
         self.submit(self.assistant.redo())
+
+    # -- other screens -----------------------------------------------------------------------
+
+    @property
+    def sides(self) -> list[SideScreen]:
+        """The screens that stand over the conversation and follow jobs of their own."""
+        return [s for s in self.screen_stack if isinstance(s, SideScreen) and s.is_mounted]
+
+    def action_history(self) -> None:
+        """There and back; from a comparison that was begun there, back to it."""
+        there = any(isinstance(screen, HistoryScreen) for screen in self.screen_stack)
+        if isinstance(self.screen, SideScreen) and there:
+            self.screen.dismiss()
+        elif not there:
+            self.push_screen(HistoryScreen(self._memory))
+
+    def action_compare(self) -> None:
+        """There and back."""
+        if isinstance(self.screen, CompareScreen):
+            self.screen.dismiss()
+        else:
+            self.show_comparison(UNEDITED)
+
+    def show_comparison(self, a: str, b: str = NOW, prompts: Sequence[str] = ()) -> None:
+        """Ask two states the same; in the screen that is open, or in a new one."""
+        screen = self.screen
+        if isinstance(screen, CompareScreen):
+            screen.choose(a, b, prompts)
+        else:
+            self.push_screen(CompareScreen(self._memory, a, b, prompts))
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):

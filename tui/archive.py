@@ -10,8 +10,10 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.errors import BadInput
 from engine.events import Event
 from engine.worker import Job, Worker
+from sessions import bundle
 from sessions.rows import Hit, SessionRow
 from sessions.store import Store
 
@@ -55,6 +57,22 @@ class Archive:
     def delete(self, session: str) -> Job[str]:
         """Remove a session for good, with its files; ends with its id."""
         return self._submit("delete", lambda store: store.remove_sessions([session]).sessions[0].id)
+
+    def export(self, session: str, path: Path) -> Job[Path]:
+        """Write a session into a bundle; ends with its path. Raises BadInput, SessionError."""
+
+        def work(store: Store) -> Path:
+            target = path.expanduser()
+            if target.suffix != bundle.SUFFIX:
+                raise BadInput(
+                    f"{target.name} is no name for a bundle.", f"End it in {bundle.SUFFIX}."
+                )
+            if target.exists():
+                raise BadInput(f"{target} exists already.", "Choose another name.")
+            bundle.write(store.recording(session), target)
+            return target
+
+        return self._submit("export", work)
 
     def close(self, timeout: float = 2.0) -> None:
         if self._worker is not None:

@@ -12,6 +12,7 @@ from engine.worker import Job
 from .commands_answers import COMMANDS as ANSWERS
 from .commands_answers import no_answer, numbers
 from .commands_edits import COMMANDS as EDITS
+from .commands_past import COMMANDS as PAST
 from .registry import Command, CommandRegistry, Front, Suggestion
 from .views import Snapshot
 
@@ -161,6 +162,7 @@ REGISTRY = CommandRegistry(
                 handler=_model, complete=_model_names, safe_while_busy=True),
         Command(name="log", help="show the log of the last edit", handler=_log,
                 safe_while_busy=True),
+        *PAST,
         Command(name="sessions", help="list the sessions", handler=_sessions),
         Command(name="recall", argument="[TEXT]", handler=_recall,
                 help="list what was written before, in all sessions, newest first"),

@@ -73,6 +73,12 @@ class ScreenFront:
     def show_log(self) -> None:
         self.app.chat.pane = "log"
 
+    def show_history(self) -> None:
+        self.app.action_history()
+
+    def compare(self, a: str, b: str, prompts: Sequence[str]) -> None:
+        self.app.show_comparison(a, b, prompts)
+
     def quit(self) -> None:
         self.app.exit(0)
 

@@ -17,9 +17,14 @@ PLACES = {
     "writing": "Writing",
     "conversation": "Conversation (Tab goes there)",
     "checks": "Checks of an edit (Tab goes there)",
+    "history": "History (both lists)",
+    "timeline": "History: the timeline",
+    "sessions": "History: the sessions",
+    "compare": "Compare",
     "replay": "Replay (llm-edit replay)",
 }
 CHAT = tuple(place for place in PLACES if place != "replay")
+WITHIN = {"timeline": "history", "sessions": "history"}  # keys of the one work in the other too
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ KEYS: tuple[Key, ...] = (
     Key("fix", "f2", "app.fix", "correct the last answer", "anywhere"),
     Key("undo", "f3", "app.undo", "undo the last edit, exactly", "anywhere"),
     Key("redo", "shift+f3", "app.redo", "redo it", "anywhere", "f15"),
+    Key("history", "f4", "app.history", "the timeline, branches, other sessions; back", "anywhere"),
+    Key("compare", "f5", "app.compare", "two states of the model side by side; back", "anywhere"),
     Key("panes", "f6", "next_pane", "next pane: log, edit over the whole width", "anywhere",
         priority=True),
     Key("checks", "f7", "details", "the checks of the last edit, one by one", "anywhere",
@@ -86,6 +93,34 @@ KEYS: tuple[Key, ...] = (
     Key("replay.speed-4", "4", "speed(3)", "eight times", "replay"),
     Key("replay.time", "g", "time", "go to a time", "replay"),
     Key("replay.leave", "q", "leave", "leave (also Esc)", "replay"),
+    Key("history.search", "/", "search", "search questions, answers and facts", "history"),
+    Key("history.other", "tab", "other", "to the other list", "history", "shift+tab", True),
+    Key("timeline.previous", "up,k", "cursor_up", "the line above", "timeline"),
+    Key("timeline.next", "down,j", "cursor_down", "the line below", "timeline"),
+    Key("timeline.show", "enter", "select", "show it in the conversation", "timeline"),
+    Key("timeline.undo", "u", "act('undo')", "undo to here (asks first)", "timeline"),
+    Key("timeline.redo", "y", "act('redo')", "put the last undone edit back", "timeline"),
+    Key("timeline.branch", "b", "act('branch')", "go on from this message", "timeline"),
+    Key("timeline.diff", "d", "act('diff')", "compare the model as it was there with now",
+        "timeline"),
+    Key("timeline.export", "x", "act('export')", "export the session as a bundle", "timeline"),
+    Key("session.previous", "up,k", "cursor_up", "the session above", "sessions"),
+    Key("session.next", "down,j", "cursor_down", "the session below", "sessions"),
+    Key("session.show", "enter", "select", "to its timeline", "sessions"),
+    Key("session.open", "o", "act('open')", "go on with it in the conversation", "sessions"),
+    Key("session.rename", "r", "act('rename')", "give it a name", "sessions"),
+    Key("session.delete", "delete,D", "act('delete')", "remove it for good (asks first)",
+        "sessions"),
+    Key("session.export", "x", "act('export')", "export it as a bundle", "sessions"),
+    Key("compare.previous", "up,k", "row(-1)", "the prompt above", "compare"),
+    Key("compare.next", "down,j", "row(1)", "the prompt below", "compare"),
+    Key("compare.a", "a", "pick('a')", "choose the state on the left", "compare"),
+    Key("compare.b", "b", "pick('b')", "choose the state on the right", "compare"),
+    Key("compare.swap", "s", "swap", "swap them", "compare"),
+    Key("compare.type", "/", "type", "type a prompt, ask it of both", "compare"),
+    Key("compare.remove", "delete,D", "remove", "take a typed prompt away", "compare"),
+    Key("compare.tokens", "t", "tokens", "the likeliest next tokens (also Enter)", "compare"),
+    Key("compare.run", "r", "run", "ask again what was stopped", "compare"),
 )  # fmt: skip
 
 BY_ID: dict[str, Key] = {key.id: key for key in KEYS if key.id}
@@ -103,6 +138,7 @@ SHOWN = {
     "pagedown": "PgDn", "ctrl": "Ctrl", "alt": "Alt", "shift": "Shift", "super": "Super",
     "comma": ",",
 }  # fmt: skip
+SHORT = {"Enter": "↵", "Delete": "Del"}  # where there is little room
 
 
 def normalised(text: str) -> str:
@@ -175,7 +211,8 @@ def _distinct(mine: Mapping[str, str], source: str) -> None:
     for name, keys in mine.items():
         here = BY_ID[name].place
         for other in BY_ID.values():
-            overlap = here == other.place or "anywhere" in (here, other.place)
+            overlap = "anywhere" in (here, other.place) or other.place in (here, WITHIN.get(here))
+            overlap = overlap or WITHIN.get(other.place) == here
             if other.id == name or not overlap:
                 continue
             taken = set(keys.split(",")) & set(keys_of(other, mine).split(","))
@@ -205,7 +242,8 @@ def _shown(key: str) -> str:
 
 def short(keys: str) -> str:
     """The first of the keys, in as few characters as possible: "ctrl+r,f9" as "^R"."""
-    return _shown(keys.split(",")[0]).replace("Ctrl+", "^")
+    text = _shown(keys.split(",")[0])
+    return SHORT.get(text, text.replace("Ctrl+", "^"))
 
 
 def sheet(

@@ -57,6 +57,7 @@ def look(
         layers=lm.n_layers,
         width=lm.width,
         chat=lm.chat,
+        fingerprint=lm.fingerprint,
         loaded=True,
     )
 

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 from engine.events import Event, Problem, Token
 from engine.worker import Job
 
+from . import comparison_text, timeline_text
 from .assistant import Assistant
 from .commands import REGISTRY
+from .compare import CompareView
 from .console import Narrator, follow, printable, problem_of, table
 from .narrate import narrate
 from .prompt import DumbPrompt, Prompt, Reading, dumb
-from .views import CorrectionView, ReplyView, UndoView
+from .timeline_text import moved_sentence
+from .tree import Timeline
+from .views import CorrectionView, Moved, ReplyView, UndoView
 from .wording import named, remaining, shifted, superseding
 
 if TYPE_CHECKING:
@@ -132,6 +136,16 @@ class PlainFront:
             for line in narrate(event):
                 self._put(line)
 
+    def show_history(self) -> None:
+        session = self.assistant.snapshot().session_id
+        if session:
+            self.run(self.assistant.archive.timeline(session))
+        else:
+            self.say("Nothing was said in this session yet.", "muted")
+
+    def compare(self, a: str, b: str, prompts: Sequence[str]) -> None:
+        self.run(self.assistant.compare(a, b, prompts))
+
     def quit(self) -> None:
         self.done = True
 
@@ -155,17 +169,34 @@ class PlainFront:
         if view.answer_now and self._ask is not None:
             self._put(f"The answer is again: {view.answer_now}")
 
+    def _stands(self, moved: Moved) -> None:
+        self._put(moved_sentence(moved))
+
+    def _told(self, timeline: Timeline) -> None:
+        for line in timeline_text.plain_lines(timeline):
+            self._put(line)
+
+    def _compared(self, view: CompareView) -> None:
+        for line in comparison_text.plain_lines(view):
+            self._put(line)
+
     _endings: dict[str, Callable[[PlainFront, Any], None]] = {  # noqa: RUF012
         "ask": _answered,
         "correct": _corrected,
         "undo": _moved,
         "redo": _moved,
         "drop": _moved,
+        "branch": _stands,
+        "open": _stands,
+        "timeline": _told,
+        "compare": _compared,
     }
 
     def _cancelled(self, job: Job[Any]) -> None:
         if job.kind == "correct" and isinstance(job.result, CorrectionView):
             self._corrected(job.result)  # the edit stands; only the new answer was stopped
+        elif job.kind == "compare" and isinstance(job.result, CompareView):
+            self._compared(job.result)  # as far as it has come
         elif job.kind == "ask":
             self.say("Stopped; what was said is kept.", "muted")
         else:

@@ -45,6 +45,12 @@ class Front(Protocol):
     def show_log(self) -> None:
         """The researcher's log of the last edit."""
 
+    def show_history(self) -> None:
+        """The timeline of this session, and the other sessions where there is room."""
+
+    def compare(self, a: str, b: str, prompts: Sequence[str]) -> None:
+        """What two states of the model say (`tui.states`), to these prompts too."""
+
     def quit(self) -> None:
         """Leave."""
 

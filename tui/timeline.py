@@ -46,6 +46,7 @@ class Turn:
             seconds=self.seconds,
             stopped=self.stopped,
             statement=self.statement,
+            asked=self.user,
         )
 
 

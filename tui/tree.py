@@ -29,7 +29,8 @@ class NodeView:
     depth   0 on the way to the tip, and one more with each branching off
     here    on the way to the tip, where the session stands
     tip     the last line of that way
-    text    of a message
+    forgotten  a message on that way that is left out of the conversation
+    text    of a message, and of the one that was forgotten or remembered
     edit    of an edit, and the edit that an undo, redo or drop is about
     """
 
@@ -43,6 +44,7 @@ class NodeView:
     stopped: str = ""
     seconds: float = 0.0
     created: str = ""
+    forgotten: bool = False
 
     @property
     def short(self) -> str:
@@ -81,7 +83,8 @@ def read_timeline(store: Store, ref: str) -> Timeline:
     rows = store.edits(session.id)
     active = [row.id for row in store.active_edits(session.id)]
     edits = edit_views(rows, active, undone_of(nodes))
-    return _timeline(session, nodes, messages, rows, edits)
+    kept = {message.node for message in store.conversation(session.id)}
+    return _timeline(session, nodes, messages, rows, edits, kept)
 
 
 def undone_of(nodes: Sequence[Node]) -> frozenset[str]:
@@ -95,13 +98,16 @@ def _timeline(
     messages: Mapping[str, Message],
     rows: Sequence[EditRow],
     edits: Sequence[EditView],
+    kept: Collection[str],
 ) -> Timeline:
+    """kept: nodes of the messages of the conversation, forgotten ones not among them."""
     by_id = {edit.id: edit for edit in edits}
     spent = {row.id: sum(row.seconds.values()) for row in rows}
     path = _path(nodes, session.tip)
     lines = []
     for node, depth in laid_out(nodes, path):
         message = messages.get(node.id)
+        about = message or messages.get(str(node.detail.get("message", "")))
         edit = by_id.get(node.target or "")
         lines.append(
             NodeView(
@@ -110,11 +116,12 @@ def _timeline(
                 depth=depth,
                 here=node.id in path,
                 tip=node.id == session.tip,
-                text=message.text if message else "",
+                text=about.text if about else "",
                 edit=edit,
                 stopped=message.stopped_by if message else "",
                 seconds=message.seconds if message else spent.get(node.target or "", 0.0),
                 created=node.created,
+                forgotten=message is not None and node.id in path and node.id not in kept,
             )
         )
     return Timeline(

@@ -14,6 +14,7 @@ class TurnView:
     """A question and its answer, as they stand on the path to the session's tip.
 
     id         the node of the answer; of the question while there is no answer yet
+    asked      the node of the question
     question   what was asked
     answer     what the model said; "" while nothing has been said
     edited_by  number of the edit after which this question was asked again, 0 for none
@@ -27,6 +28,7 @@ class TurnView:
     seconds: float = 0.0
     stopped: str = ""
     statement: bool = False
+    asked: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Snapshot:
     layers: int = 0
     width: int = 0
     chat: bool = True
+    fingerprint: str = ""
     loaded: bool = False
     session_id: str = ""
     session_title: str = ""

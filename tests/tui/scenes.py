@@ -44,6 +44,7 @@ def frozen(clock: Clock):  # type: ignore[no-untyped-def]
     with (
         mock.patch("engine.worker.time", clock),
         mock.patch.object(TextArea, "cursor_blink", False),
+        mock.patch.object(Input, "cursor_blink", False),
     ):
         yield
 
@@ -95,6 +96,43 @@ async def fix(pilot: Pilot, text: str = "Canberra", *, apply: bool = True) -> No
     if apply:
         await pilot.press("enter")
         await pilot.pause()
+
+
+async def history(pilot: Pilot) -> None:
+    await settle(pilot)
+    await pilot.press("f4")
+    await settle(pilot)
+
+
+async def history_undone(pilot: Pilot) -> None:
+    await settle(pilot)
+    await pilot.press("f3", "f4")
+    await settle(pilot)
+
+
+async def history_search(pilot: Pilot) -> None:
+    await history(pilot)
+    await pilot.press("slash", *"the")
+    await settle(pilot)
+
+
+async def undo_question(pilot: Pilot) -> None:
+    await history(pilot)
+    await pilot.press("home", "u")
+    await settle(pilot)
+
+
+async def comparison(pilot: Pilot) -> None:
+    await settle(pilot)
+    await pilot.press("f5")
+    await settle(pilot)
+
+
+async def comparison_running(pilot: Pilot) -> None:
+    await settle(pilot)
+    gate = pilot.app.assistant.hold("compare", 4)
+    await pilot.press("f5")
+    await reach(pilot, gate)
 
 
 Scene = Callable[[Pilot], Awaitable[None]]
@@ -192,9 +230,26 @@ SCENES: dict[str, Scene] = {
     "edit-applied": edit_applied,
     "edit-failed": edit_failed,
     "edit-undone": edit_undone,
+    "history": history,
+    "history-undone": history_undone,
+    "history-search": history_search,
+    "undo-question": undo_question,
+    "comparison": comparison,
+    "comparison-running": comparison_running,
     "log": log,
     "help": help,
 }
+
+
+RESUMED = frozenset(
+    {"history", "history-undone", "history-search", "undo-question", "comparison",
+     "comparison-running"}
+)  # fmt: skip
+
+
+def script(name: str) -> dict[str, bool]:
+    """What the assistant of a scene is made with."""
+    return {"load_gate": name == "loading", "past": name in RESUMED}
 
 
 @contextlib.asynccontextmanager
@@ -202,7 +257,7 @@ async def play(
     name: str, size: tuple[int, int], theme: str = "llm-edit-dark"
 ) -> AsyncIterator[EditApp]:
     """The application at a scene."""
-    app = make_app(theme, load_gate=name == "loading")
+    app = make_app(theme, **script(name))
     try:
         with frozen(app.clock):  # type: ignore[attr-defined]
             async with app.run_test(size=size) as pilot:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from scripted_past import ScriptedArchive, ScriptedPast
+
 from engine.errors import BadInput, EditFailed
 from engine.events import (
     EditApplied,
@@ -101,12 +103,12 @@ class Gate:
         self.opened.set()
 
 
-class ScriptedAssistant:
+class ScriptedAssistant(ScriptedPast):
     """The public face of `tui.assistant.Assistant`, with a script behind it."""
 
     def __init__(
         self, on_change=None, *, clock: Clock | None = None, pace: float = 0.0,
-        succeed: bool = True, fail: str = "", load_gate: bool = False,
+        succeed: bool = True, fail: str = "", load_gate: bool = False, past: bool = False,
     ) -> None:  # fmt: skip
         self.clock = clock or Clock()
         self.pace = pace  # real seconds between events, for watching it
@@ -122,6 +124,9 @@ class ScriptedAssistant:
         self._counts: dict[str, int] = {}
         self._snapshot = Snapshot(model="smollm2-135m", method=self.method)
         self.worker = Worker(on_change)
+        self.archive = ScriptedArchive(self, on_change)
+        if past:
+            self.remember(ANSWERS)
         if load_gate:
             self.hold("weights", 2)
 
@@ -196,11 +201,7 @@ class ScriptedAssistant:
         return self._submit("rename", work)
 
     def sessions(self):
-        def work() -> Generator[Event, None, list]:
-            yield from ()
-            return []
-
-        return self._submit("sessions", work)
+        return self.archive.sessions()
 
     def input_history(self, limit: int = 1000):
         def work() -> Generator[Event, None, list[str]]:
@@ -219,6 +220,7 @@ class ScriptedAssistant:
         self._snapshot = dataclasses.replace(self._snapshot, method=self.method)
 
     def close(self, timeout: float = 2.0) -> None:
+        self.archive.close(timeout)
         self.worker.close(timeout)
 
     # -- scripts -----------------------------------------------------------------------------
@@ -238,6 +240,7 @@ class ScriptedAssistant:
         return Snapshot(
             model="smollm2-135m", method=self.method, dtype="float32", device="cpu",
             model_type="llama", layers=30, width=576, loaded=self.loaded, session_id="01J",
+            fingerprint="f" * 64,
             session_title=self.title, turns=tuple(self.turns), edits=tuple(self.edits),
         )  # fmt: skip
 
@@ -273,7 +276,7 @@ class ScriptedAssistant:
             seconds = self.clock.now - started
             turn = TurnView(
                 id=f"t{len(self.turns)}", question=text, answer=said, seconds=seconds,
-                stopped=stopped,
+                stopped=stopped, asked=f"t{len(self.turns)}-q",
             )  # fmt: skip
             self.turns.append(turn)
         yield ReplyEnded(

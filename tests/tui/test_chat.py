@@ -8,7 +8,6 @@ from scripted import ANSWERS, DEFAULT_ANSWER
 from textual.pilot import Pilot
 
 from tui.widgets.message import MessageView
-from tui.widgets.transcript import Transcript
 
 
 def texts(pilot: Pilot, kind: str = "") -> list[str]:
@@ -266,14 +265,3 @@ async def test_a_failing_load_leaves_with_its_exit_code(opened: Opened, monkeypa
                 break
         assert pilot.app.return_code == 3
         assert pilot.app.farewell == "llm-edit: gpt-j is not here. Name a local folder."
-
-
-async def test_five_hundred_messages_open_with_few_widgets(opened: Opened) -> None:
-    from tui.views import TurnView
-
-    async with opened() as pilot:
-        turns = [TurnView(id=f"t{i}", question=f"q {i}", answer=f"a {i}") for i in range(250)]
-        pilot.app.chat.transcript.sync(turns)
-        await pilot.pause()
-        assert len(pilot.app.chat.query(MessageView)) == 20
-        assert len(pilot.app.chat.query_one(Transcript).entries()) == 500

@@ -18,10 +18,15 @@ from engine.errors import BadSetting
 from tui import keys
 from tui.app import EditApp
 from tui.screens.chat import ChatScreen
+from tui.screens.compare import CompareScreen
+from tui.screens.history import HistoryScreen
 from tui.screens.replay import ReplayScreen
+from tui.screens.side import SideScreen
 from tui.widgets.composer import Editor
 from tui.widgets.history_search import HistorySearch, matches
 from tui.widgets.metric_cards import MetricCards
+from tui.widgets.session_list import SessionList
+from tui.widgets.timeline_list import TimelineList
 from tui.widgets.transcript import Transcript
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +35,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_binding_is_in_the_table_and_the_other_way_round() -> None:
     bound = {
         binding.id
-        for owner in (EditApp, ChatScreen, ReplayScreen, Transcript, Editor, MetricCards)
+        for owner in (
+            EditApp, ChatScreen, ReplayScreen, Transcript, Editor, MetricCards,
+            SideScreen, HistoryScreen, TimelineList, SessionList, CompareScreen,
+        )
         for binding in owner.__dict__["BINDINGS"]
         if isinstance(binding, Binding)
-    }
+    }  # fmt: skip
     assert bound == set(keys.BY_ID)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import torch
 from tiny_chat import Make, answers, assistants, done
 
 from engine.errors import BadInput
+from sessions import bundle
 from sessions.store import Store
 from tests.cli.small import QUESTION
 from tui.assistant import Assistant
+from tui.timeline_text import plain_lines
 from tui.tree import Timeline, read_timeline
 
 
@@ -72,6 +76,68 @@ def test_the_timeline_shows_what_left_the_way_indented(make: Make) -> None:
     assert [n.tip for n in lines] == [False] * 9 + [True]
     edits = [n.edit for n in lines if n.kind == "edit"]
     assert [(e.number, e.state) for e in edits if e] == [(1, "applied"), (2, "applied")]
+
+
+def test_the_timeline_says_what_is_superseded_and_what_is_forgotten(make: Make) -> None:
+    assistant = make()
+    done(assistant.ask(QUESTION))
+    done(assistant.correct("Paris", subject="Australia"))
+    done(assistant.correct("Rome", subject="Australia"))
+    done(assistant.ask("Who was Emma?"))
+    session, asked = assistant.snapshot().session_id, assistant.snapshot().turns[-1].asked
+    with Store.open(assistant.options.home) as store:
+        store.forget(session, asked)
+    found = timeline(assistant)
+    assert [n.text for n in found.nodes if n.forgotten] == [
+        "Who was Emma?", assistant.snapshot().turns[-1].answer
+    ]  # fmt: skip
+    assert (found.nodes[-1].kind, found.nodes[-1].text) == ("forget", "Who was Emma?")
+    lines = plain_lines(found)
+    (first,) = [line for line in lines if "◆ #1" in line]
+    assert "superseded by #2" in first
+    assert [line for line in lines if "⌫ forgotten]" in line]
+    assert "⌫ forgot: Who was Emma?" in lines[-1]
+
+
+def test_three_undos_in_a_row_restore_the_model_and_three_redos_the_edits(make: Make) -> None:
+    assistant = make()
+    lm, _ = assistant._conversation.ready()
+    weights = {name: hashlib.sha256(t.numpy().tobytes()) for name, t in _tensors(lm)}
+    done(assistant.ask(QUESTION))
+    said = [logits(assistant)]
+    for target in ("Paris", "Rome", "Oslo"):
+        done(assistant.correct(target, subject="Australia", probes=False))
+        said.append(logits(assistant))
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(said))
+    for there in reversed(said[:-1]):
+        done(assistant.undo())
+        assert torch.equal(logits(assistant), there)
+        checked(assistant)
+    for there in said[1:]:
+        done(assistant.redo())
+        assert torch.equal(logits(assistant), there)
+        checked(assistant)
+    for name, tensor in _tensors(lm):
+        assert hashlib.sha256(tensor.numpy().tobytes()).digest() == weights[name].digest(), name
+
+
+def _tensors(lm: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(lm.model.state_dict().items())
+
+
+def test_the_archive_writes_a_session_into_a_bundle(make: Make, tmp_path: Path) -> None:
+    assistant = make()
+    done(assistant.ask(QUESTION))
+    done(assistant.correct("Paris", subject="Australia"))
+    session = assistant.snapshot().session_id
+    path = tmp_path / "facts.llmedit"
+    assert done(assistant.archive.export(session, path)) == path
+    read = bundle.read(path)
+    assert [edit.request["target_new"] for edit in read.edits] == ["Paris"]
+    with pytest.raises(BadInput, match="exists already"):
+        done(assistant.archive.export(session, path))
+    with pytest.raises(BadInput, match=r"End it in \.llmedit"):
+        done(assistant.archive.export(session, tmp_path / "facts.txt"))
 
 
 def test_a_branch_takes_the_edits_that_were_in_force_there(make: Make) -> None:

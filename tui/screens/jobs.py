@@ -13,21 +13,23 @@ from engine.worker import Job
 
 from ..edit_state import stage_text
 from ..narrate import narrate
+from ..timeline_text import moved_sentence
 from ..views import CorrectionView, UndoView
 from ..wording import shifted, superseding
 
 if TYPE_CHECKING:
     from ..app import EditApp
 
-STOPPABLE = frozenset({"ask", "correct", "undo", "redo", "drop", "why"})
+STOPPABLE = frozenset({"ask", "correct", "undo", "undo_to", "redo", "drop", "why", "compare"})
 QUIET = frozenset(
     {"propose", "idle", "history"}
 )  # their troubles are said elsewhere, or only logged
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PATIENCE = 3.0  # seconds after which the activity says how long it has taken
-CHANGES = frozenset(
-    {"load", "ask", "correct", "undo", "redo", "drop", "rename", "forget", "remember"}
-)
+MOVES = frozenset({"undo_to", "branch", "open"})  # to another conversation, or part of it
+CHANGES = MOVES | {
+    "load", "ask", "correct", "undo", "redo", "drop", "rename", "forget", "remember"
+}  # fmt: skip
 
 
 def take(app: EditApp, job: Job[Any], events: list[Event]) -> None:
@@ -38,6 +40,8 @@ def take(app: EditApp, job: Job[Any], events: list[Event]) -> None:
     handler = HANDLERS.get(job.kind)
     if handler is not None:
         handler(app, job, events)
+    for screen in app.sides:
+        screen.heard(job, events)
     if isinstance(events[-1], JobEnded) and not app.leaving:
         _ended(app, job)
 
@@ -81,6 +85,11 @@ VERBS = {
     "redo": "redoing",
     "drop": "undoing",
     "why": "weighing the edits",
+    "undo_to": "undoing",
+    "plan": "planning the undo",
+    "branch": "branching",
+    "open": "opening",
+    "compare": "comparing",
 }
 
 
@@ -116,15 +125,22 @@ def _load(app: EditApp, job: Job[Any], events: list[Event]) -> None:
 def _ended(app: EditApp, job: Job[Any]) -> None:
     """The last thing of a job: the state it left, and a sentence where one is due."""
     snapshot = app.assistant.snapshot()
+    owned = any(screen.owns(job) for screen in app.sides)
     app.chat.transcript.finish(job.id)
     if job.kind == "correct" and app.corrections.job is job and app.chat.edit is not None:
         result = job.result
         app.chat.edit.stands = result is not None
         app.chat.edit.number = result.edit.number if result else len(snapshot.edits)
         app.chat.draw_edit()
+    if job.kind in MOVES and job.result is not None:
+        app.chat.moved(len(snapshot.turns), other=job.kind == "open")
     if job.kind in CHANGES:
         app.chat.sync(snapshot)
-    if job.kind not in QUIET:
+    for screen in app.sides:
+        screen.ended(job)
+        if job.kind in CHANGES:
+            screen.changed()
+    if job.kind not in QUIET and not owned:
         for problem in (e for e in job.events if isinstance(e, Problem)):
             app.say(f"{problem.message} {problem.remedy}".strip(), "bad")
     say = ENDINGS.get(job.kind)
@@ -156,6 +172,10 @@ def _moved(app: EditApp, job: Job[Any]) -> None:
     app.say(f"{edits} {numbers} {done}{exact}.{' ' * bool(others)}{others}{answer}")
 
 
+def _stands(app: EditApp, job: Job[Any]) -> None:
+    app.say(moved_sentence(job.result))  # type: ignore[arg-type]
+
+
 def _history(app: EditApp, job: Job[Any]) -> None:
     app.chat.composer.set_history(list(reversed(job.result or [])))
 
@@ -172,5 +192,8 @@ ENDINGS: dict[str, Callable[[EditApp, Job[Any]], None]] = {
     "undo": _moved,
     "redo": _moved,
     "drop": _moved,
+    "undo_to": _stands,
+    "branch": _stands,
+    "open": _stands,
     "history": _history,
 }

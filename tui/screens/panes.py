@@ -82,6 +82,13 @@ class PanesScreen(Screen[None]):
             self.edit.undone = view is not None and view.state == "undone"
             self.draw_edit()
 
+    def moved(self, turns: int, *, other: bool) -> None:
+        """The conversation has these many turns now; `other`: it is another session's."""
+        self.transcript.cut_notes(0 if other else turns)
+        if other:
+            self.edit = None
+            self.draw_edit()
+
     def watch_correction(self, state: EditState) -> None:
         """Show this correction from now on, the newest of all."""
         self.edit = state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-from ..keys import KEYS, Key
+from ..keys import BY_ID, KEYS, Key
 
 APP = frozenset({"interrupt", "quit", "palette", "help"})  # on every screen
 
@@ -17,6 +17,11 @@ def bindings(place: str) -> list[BindingType]:
 def app_bindings() -> list[BindingType]:
     """Those that the application has on every screen."""
     return [bound(key, key.action.removeprefix("app.")) for key in KEYS if key.id in APP]
+
+
+def shared(*ids: str) -> list[BindingType]:
+    """Those of the main screen that another one has too, by id."""
+    return [bound(BY_ID[id]) for id in ids]
 
 
 def bound(key: Key, action: str = "") -> Binding:

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ..keys import CHAT, sheet
+from ..keys import CHAT, WITHIN, sheet
 
 Here = tuple[str, str]  # what helps, and the place whose keys come first ("" for none)
 
@@ -60,7 +60,8 @@ class HelpScreen(ModalScreen[None]):
             if text:
                 yield Static("Here", classes="help-title", markup=False)
                 yield Static(text, markup=False, id="help-here")
-            order = sorted(self._places, key=lambda name: name != place)
+            around = (place, WITHIN.get(place, ""))
+            order = sorted(self._places, key=lambda name: (name != place, name not in around))
             for title, rows in sheet(self._keys, order):
                 yield Static(title, classes="help-title", markup=False)
                 yield Static(_table(rows))

@@ -149,6 +149,11 @@ class Transcript(VerticalScroll):
         self.notes.append(Note(after, text, tone, body))
         self._refresh_entries()
 
+    def cut_notes(self, turns: int) -> None:
+        """Forget what was said behind the first `turns` turns: the conversation is another."""
+        self.notes = [note for note in self.notes if note.after <= turns] if turns else []
+        self._refresh_entries()
+
     def entries(self) -> list[Entry]:
         """Everything there is to show, mounted or not, oldest first."""
         shown: list[Entry] = []
@@ -275,6 +280,25 @@ class Transcript(VerticalScroll):
         if views:
             self.cursor = min(max(self.cursor + step, 0), len(views) - 1)
             self._point()
+            views[self.cursor].scroll_visible(animate=False)
+
+    def reveal(self, turn: int, *, question: bool = False) -> None:
+        """Choose the question or the answer of a turn, mounted if need be, and show it."""
+        key = f"{'q' if question else 'a'}{turn}"
+        keys = [entry.key for entry in self.entries()]
+        if key not in keys:
+            key = f"q{turn}"
+        self.follow = False
+        self._window = max(self._window, len(keys) - keys.index(key))
+        self._refresh_entries()
+        self.focus()
+        self.call_after_refresh(self._choose, key)
+
+    def _choose(self, key: str) -> None:
+        views = self._ordered()
+        self.cursor = next((i for i, view in enumerate(views) if view.entry.key == key), -1)
+        self._point()
+        if self.cursor >= 0:
             views[self.cursor].scroll_visible(animate=False)
 
     def action_first(self) -> None:
