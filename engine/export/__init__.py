@@ -18,7 +18,6 @@ from ..errors import NotExportable
 
 if TYPE_CHECKING:
     from ..edit import Edit
-    from ..patches import Patch
     from ..requests import Request
 
 FORMATS = {"hf": "a merged checkpoint", "lora": "a LoRA adapter", "jsonl": "a file of facts"}
@@ -29,25 +28,15 @@ def named(request: Request) -> str:
     return f"{request.subject or request.prompt} → {request.target_new}"
 
 
-def formats(patch: Patch) -> frozenset[str]:
-    """The formats outside this program that can hold what a patch does.
-
-    A kind of patch declares them in `exports`: "hf" (a sum with the site's weight, which its
-    `delta` gives) and "lora" (the factors A and B of that sum). One that declares nothing can be
-    held by none; a low-rank patch is the factors of a sum by what it is.
-    """
-    otherwise = {"hf", "lora"} if patch.kind == "low-rank" else ()
-    return frozenset(getattr(patch, "exports", otherwise))
-
-
 def require_expressible(edits: Sequence[Edit], form: str) -> None:
     """Raises NotExportable naming every edit with a patch that `form` cannot hold.
 
-    An edit that changes the model otherwise than through patches is refused too.
+    A kind of patch says what can hold it (`exports`); one that does not say is refused, and so
+    is an edit that changes the model otherwise than through patches.
     """
     found = []
     for edit in edits:
-        kinds = {p.kind for p in edit.patches if form not in formats(p)}
+        kinds = {p.kind for p in edit.patches if form not in getattr(p, "exports", frozenset())}
         if not edit.patches:
             kinds = {"no patch"}
         if kinds:

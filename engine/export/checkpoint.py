@@ -160,17 +160,8 @@ def merged_weight(lm: LM, patches: Sequence[Patch]) -> Tensor:
     weight = weight_of(lm.model.get_submodule(patches[0].site), lm.arch)
     total = weight.detach().to("cpu", torch.float64, copy=True)
     for patch in patches:
-        total += delta(patch)
+        total += patch.delta()
     return total
-
-
-def delta(patch: Any) -> Tensor:
-    """Δ [out, in], what a patch adds to the weight of its site; float64 on the CPU."""
-    if hasattr(patch, "delta"):
-        found: Tensor = patch.delta()
-        return found
-    product: Tensor = patch.A.double().cpu() @ patch.B.double().cpu()
-    return product
 
 
 def _replace(lm: LM, site: str, weight: Tensor) -> None:

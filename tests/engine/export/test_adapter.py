@@ -14,11 +14,10 @@ from torch import Tensor
 
 from engine.edit import Edit
 from engine.errors import NotExportable
-from engine.export import formats
 from engine.export.adapter import configuration, write_adapter
 from engine.export.card import Base
 from engine.export.folder import size_of
-from engine.patches import KINDS, LowRank
+from engine.patches import KINDS, Dense
 from engine.requests import Request, read_facts
 from tests.tiny import CAUSAL
 
@@ -125,14 +124,7 @@ class Shelf:
         return cls(site, tensors["keys"])
 
 
-class Summed(Shelf):
-    """As of a dense update: it can be merged, but is no LoRA."""
-
-    kind = "summed"
-    exports = frozenset({"hf"})
-
-
-@pytest.mark.parametrize(("cls", "kind"), [(Shelf, "shelf"), (Summed, "summed")])
+@pytest.mark.parametrize(("cls", "kind"), [(Shelf, "shelf"), (Dense, "dense")])
 def test_an_edit_that_is_no_lora_is_named_and_refused(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: Any, kind: str
 ) -> None:
@@ -140,7 +132,7 @@ def test_an_edit_that_is_no_lora_is_named_and_refused(
     lm = load(tiny_folder("llama"))
     good = random_patch(lm, 0, 1, 0)
     request = Request(prompt="The Louvre is in", subject="The Louvre", target_new="Rome")
-    odd = Edit("grace", (request,), (good, cls(good.site, torch.ones(2))), {})
+    odd = Edit("grace", (request,), (good, cls(good.site, torch.ones(2, 2))), {})
     odd = Edit.load(*odd.save())  # as it comes from a session
     fine = Edit("r-rome", (request,), (good,), {})
     with pytest.raises(NotExportable) as found:
@@ -158,7 +150,3 @@ def test_an_edit_without_patches_is_not_dropped(tiny_folder: Folder, tmp_path: P
     empty = Edit("ike", (request,), (), {})
     with pytest.raises(NotExportable, match="The Louvre is in → Rome"):
         write_adapter([empty], [], base_of(tiny_folder("llama")), tmp_path)
-
-
-def test_a_low_rank_patch_is_held_by_both_formats() -> None:
-    assert formats(LowRank("a.mlp", torch.ones(2, 1), torch.ones(1, 3))) == {"hf", "lora"}

@@ -23,7 +23,7 @@ from engine.export import checkpoint as exporting
 from engine.export.asking import Asked
 from engine.export.checkpoint import export_checkpoint
 from engine.export.folder import size_of
-from engine.patches import LowRank
+from engine.patches import Dense, LowRank
 from engine.requests import read_facts
 from tests.engine.support import close_after, finish
 from tests.tiny import CAUSAL, save_tiny, tiny_model
@@ -83,6 +83,26 @@ def test_the_checkpoint_is_the_edited_model(
         before = lm.model.get_parameter(name) if name in dict(lm.model.named_parameters()) else None
         if before is not None and not any(name.startswith(f"{p.site}.weight") for p in patches):
             assert torch.equal(tensor, before), name
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_whole_matrices_are_merged_among_factors(
+    tiny_folder: Folder, tmp_path: Path, family: str
+) -> None:
+    """The first and the last patch stand at one site: factors, and a matrix as trained methods
+    leave it."""
+    source = tiny_folder(family)
+    lm = load(source)
+    first, other, last = patches_of(lm)
+    edits = edits_of(lm, [first, other, Dense(last.site, last.A @ last.B)])
+    rows = export(source, edits, tmp_path / "out")
+    assert all(row.same for row in rows), [r.to_json() for r in rows]
+    ids = lm.tokenizer(PROMPTS[0], return_tensors="pt").input_ids
+    with lm.active([first, other, last]), torch.no_grad():
+        wanted = lm.model(input_ids=ids).logits
+        found = plain(tmp_path / "out")(input_ids=ids).logits
+        assert torch.allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.usefixtures("brief")
