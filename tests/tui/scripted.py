@@ -345,6 +345,8 @@ class ScriptedAssistant(ScriptedPast):
         )
         self.turns[place] = after
         verdict = outcome.verdict
+        before = [e for e in self.edits if e.state == "applied" and e.question == turn.question]
+        before = [self._set(e.number, state="superseded", superseded_by=number) for e in before]
         edit = self._set(number, state="applied", success=self.succeed, verdict=verdict,
                          answer_after=answer)  # fmt: skip
         return CorrectionView(
@@ -352,6 +354,7 @@ class ScriptedAssistant(ScriptedPast):
             before=Measured(answer=turn.answer, p_new=0.0, p_old=0.9),
             after=Measured(answer=answer, p_new=0.98, p_old=0.01), turn=after, metrics={},
             layers=(), seconds={"total": self.clock.now - started}, steps=STEPS, losses=(),
+            superseded=tuple(before),
         )  # fmt: skip
 
     def _set(self, number: int, **changes) -> EditView:
@@ -428,6 +431,8 @@ class ScriptedAssistant(ScriptedPast):
         self._pass("undo", 0.05)
         state = "applied" if action == "redo" else "undone"
         edit = self._set(edit.number, state=state)
+        back = [e for e in self.edits if e.superseded_by == edit.number and action != "redo"]
+        back = [self._set(e.number, state="applied", superseded_by=0) for e in back]
         answer = edit.answer_after if action == "redo" else edit.answer_before
         for i, turn in enumerate(self.turns):
             if turn.question == edit.question:
@@ -435,4 +440,6 @@ class ScriptedAssistant(ScriptedPast):
                 self.turns[i] = dataclasses.replace(turn, answer=answer, edited_by=number)
         active = tuple(e for e in self.edits if e.state == "applied")
         yield EditUndone(edit=edit.id, action=action, active=len(active), ledger="")
-        return UndoView(action=action, edit=edit, answer_now=answer, active=active)
+        return UndoView(
+            action=action, edit=edit, answer_now=answer, active=active, back=tuple(back)
+        )

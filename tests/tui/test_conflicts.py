@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Opened
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scenes import ask, fix, settle
+from test_chat import texts
 
 from engine.edit import Edit
 from engine.ledger import Ledger
@@ -22,6 +26,7 @@ from sessions import EditRow, PatchRecord, Store
 from tests.cli.small import LARGE, QUESTION, hparams
 from tui.assistant import Assistant, Options
 from tui.commands_edits import edit_row
+from tui.plain import run_lines
 from tui.timeline import mark, turns_at
 from tui.wording import shifted, superseding
 
@@ -252,3 +257,29 @@ def test_a_session_comes_back_with_what_was_superseded(make: Make) -> None:
     assert [e.superseded_by for e in again.snapshot().edits] == [2, 0]
     again.undo().value()
     assert torch.equal(logits(again), first)
+
+
+# -- what the front ends say -------------------------------------------------------------------
+
+
+def test_plain_mode_says_what_is_superseded_and_what_comes_back(make: Make) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    lines = [QUESTION, "/fix Australia => Paris", "/fix Australia => you", "/edits", "/undo"]
+    run_lines(make(), lines, out=out, err=err)
+    said = out.getvalue()
+    assert "It supersedes edit #1 (Australia → Paris), made for the same question" in said
+    assert "\n1  superseded by #2  r-rome  Australia → Paris" in said
+    assert "Undone: edit #2 (Australia → you). Edit #1 (Australia → Paris) acts again." in said
+
+
+async def test_the_screen_says_it_too(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        await fix(pilot, "Perth")
+        await settle(pilot)
+        assert "It supersedes edit #1 (Australia → Canberra)" in texts(pilot)[-1]
+        await pilot.press("f3")
+        await settle(pilot)
+        assert "Edit #1 (Australia → Canberra) acts again." in texts(pilot)[-1]
