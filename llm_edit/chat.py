@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -80,6 +81,8 @@ def _piped(wanted: Any, context: bool) -> int:
     from tui.plain import run_lines
 
     assistant = Assistant(wanted)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     try:
         return run_lines(assistant, sys.stdin, context=context)
     finally:

@@ -101,6 +101,8 @@ class PlainFront:
                 print(f"{event.message} {event.remedy}".strip(), file=self._err, flush=True)
         if job.state == "cancelled":
             self._cancelled(job)
+            if self._ask is None:  # nobody is there to go on with: the lines end
+                raise KeyboardInterrupt
             return
         ending = self._endings.get(job.kind)
         if ending is not None and not (writer and writer.written):
@@ -261,7 +263,8 @@ def run_lines(
 ) -> int:
     """One question or command a line, each question in a fresh context unless `context`.
 
-    Returns the exit code: 1 when an edit failed, the loading's own when that did.
+    Returns the exit code: 1 when an edit failed, the loading's own when that did. Raises
+    KeyboardInterrupt when a job was stopped.
     """
     out, err = out or sys.stdout, err or sys.stderr
     front = PlainFront(assistant, out=out, err=err, fresh=not context)
@@ -270,7 +273,7 @@ def run_lines(
         return code
     for line in lines:
         if line.strip():
-            print(f"> {line.strip()}", file=err, flush=True)
+            print(printable(f"> {line.strip()}"), file=err, flush=True)
             front.line(line)
         if front.done:
             break

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from .conftest import Run, process
 from .small import QUESTION
 
 LINES = f"{QUESTION}\n/fix Australia => Paris\n{QUESTION}\n/undo\n{QUESTION}\n"
@@ -112,3 +112,17 @@ def test_context_keeps_the_conversation(run: Run, model: Path) -> None:
     assert first == second
     first, second = ask("--context")
     assert first != second
+
+
+def test_bytes_that_are_no_text(run: Run, model: Path) -> None:
+    command = ("chat", "--model", model, "--max-tokens", 4, "--dtype", "fp32")
+    with process(*command) as chat:
+        assert chat.stdin is not None
+        chat.stdin.buffer.write(b"Who wrote \xff Hamlet?\n\x1b[2Jclear?\n")
+        out, err = chat.communicate(timeout=120)
+    assert chat.returncode == 0, err
+    assert "> Who wrote \ufffd Hamlet?\n" in err
+    assert "\x1b" not in out + err
+    ran = run("ask", "Who wrote \udcff Hamlet?", *command[1:])
+    assert ran.code == 2
+    assert "error: the question is not text in UTF-8. Convert it." in ran.err

@@ -265,6 +265,23 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(
     assert not front.failed
 
 
+def test_ctrl_c_ends_a_pipe(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed, out, err = Narrator.feed, io.StringIO(), io.StringIO()
+
+    def interrupted(self: Narrator, event: Any, kind: str) -> None:
+        fed(self, event, kind)
+        if isinstance(event, Token) and "Press" not in err.getvalue():
+            err.write("Press")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Narrator, "feed", interrupted)
+    assistant._conversation.options = dataclasses.replace(assistant.options, max_tokens=5000)
+    with pytest.raises(KeyboardInterrupt):
+        run_lines(assistant, [QUESTION, "never asked?"], out=out, err=err)
+    assert [t.question for t in assistant.snapshot().turns] == [QUESTION]
+    assert "what was said is kept" in err.getvalue()
+
+
 def test_completion_offers_commands_and_their_arguments(assistant: Assistant) -> None:
     def offered(text: str) -> list[str]:
         found = completer(assistant).get_completions(Document(text), CompleteEvent())
