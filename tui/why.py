@@ -191,5 +191,7 @@ def _p(value: float) -> str:
 
 def _times(nats: float) -> str:
     """A factor in words: "3.1 times", or its power of ten."""
+    if nats < math.log(1000):
+        return f"{math.exp(nats):.3g} times"
     ten = nats / math.log(10)
-    return f"{math.exp(nats):.3g} times" if ten < 4 else f"10^{ten:.0f} times"
+    return f"{round(math.exp(nats), -1):,.0f} times" if ten < 6 else f"10^{ten:.0f} times"

@@ -125,6 +125,7 @@ def test_edits_can_hold_an_answer_back_and_have_no_keys() -> None:
     assert head.endswith(": 2 edits had a part in it, the largest first.")
     assert "makes it 7.39 times less likely" in one
     assert two.endswith("makes it 10^13 times likelier: P(answer) 0.90 with it, 8.4e-14 without.")
+    assert "makes it 7,870 times likelier" in sentences(part(1, 8.971))[1]
     (_, three) = sentences(part(1, 900.0))
     assert "makes it 10^391 times likelier: P(answer) 0.90 with it, less than 1e-300 wi" in three
 
