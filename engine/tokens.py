@@ -40,7 +40,12 @@ class Rendered:
 
 
 def encode(tokenizer: Any, text: str, *, special: bool) -> tuple[tuple[int, ...], tuple[Span, ...]]:
-    """Ids and character spans of `text`; `special` adds what the tokenizer adds (BOS ...)."""
+    """Ids and character spans of `text`; `special` adds what the tokenizer adds (BOS ...).
+
+    Raises BadRequest for bytes that were no text, which Python keeps as lone surrogates.
+    """
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise BadRequest("the text holds bytes that are not UTF-8.", "Convert it.")
     found = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     return tuple(found["input_ids"]), tuple((int(a), int(b)) for a, b in found["offset_mapping"])
 

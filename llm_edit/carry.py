@@ -15,6 +15,7 @@ import click
 from tui.console import printable
 from tui.narrate import size
 
+from . import completing
 from .common import options, print_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _stored() -> Iterator[Store]:
 
 
 @click.command()
-@click.argument("session")
+@click.argument("session", shell_complete=completing.sessions)
 @click.option(
     "--format",
     "form",

@@ -134,8 +134,6 @@ class Conversation:
         question = text.strip()
         if not question:
             raise BadRequest("the question is empty.")
-        if any("\ud800" <= c <= "\udfff" for c in question):  # bytes that Python kept as they are
-            raise BadRequest("the question is not text in UTF-8.", "Convert it.")
         self.ready()
         turn = Turn(question=question, fresh=fresh, statement=statement)
         before = () if fresh or statement else history(self.turns)

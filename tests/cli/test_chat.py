@@ -125,4 +125,4 @@ def test_bytes_that_are_no_text(run: Run, model: Path) -> None:
     assert "\x1b" not in out + err
     ran = run("ask", "Who wrote \udcff Hamlet?", *command[1:])
     assert ran.code == 2
-    assert "error: the question is not text in UTF-8. Convert it." in ran.err
+    assert "error: the text holds bytes that are not UTF-8. Convert it." in ran.err
