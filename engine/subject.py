@@ -18,11 +18,11 @@ from torch import Tensor
 from . import hooks
 from .requests import occurrences
 from .tokens import Rendered, continuation, tokens_of
+from .trace import noise_scale
 
 if TYPE_CHECKING:
     from .lm import LM
 
-NOISE = 3.0  # standard deviations of the embeddings, as in causal tracing
 DRAWS = 2  # noise samples per span
 ANSWER_TOKENS = 8  # of the answer, read for its probability
 CANDIDATES = 10
@@ -117,9 +117,7 @@ def _trace(lm: LM, prompt: Rendered, target: Sequence[int], spans: Sequence[Span
     places = [range(0), *(p for s in spans for p in [_tokens(prompt, s)] * DRAWS)]
     ids, mask = lm.pack([row] * len(places))
     noise = torch.Generator().manual_seed(0)
-    embed = lm.model.get_submodule(lm.site("embed", 0))
-    some = torch.arange(min(4096, embed.weight.shape[0]), device=ids.device)
-    scale = NOISE * float(embed(some).float().std())  # of what it puts out: Gemma scales it
+    scale = noise_scale(lm)
 
     def corrupt(_x: Tensor, y: Tensor) -> Tensor:
         noised = y.clone()

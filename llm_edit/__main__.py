@@ -31,6 +31,7 @@ COMMANDS = {
     "sessions": "sessions:sessions",
     "export": "export:export",
     "replay": "replay:replay",
+    "trace": "trace:trace",
     "bench": "bench:bench",
     "models": "models:models",
     "methods": "methods:methods",

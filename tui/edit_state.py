@@ -122,11 +122,11 @@ class EditState:
         """One short line: what happens now, or how it ended."""
         steps = f"{len(self.steps)} steps"
         if self.stands:
-            return f"{steps} · {self.seconds:.1f} s"
+            return f"{steps} · {self.seconds:.1f} s" if self.steps else f"{self.seconds:.1f} s"
         if self.ended:
             return f"{self.ended} after {steps} · {self.seconds:.1f} s"
         if self.applied:
-            return f"{steps} · asking again"
+            return f"{steps} · asking again" if self.steps else "asking again"
         if not self.steps and not self.stage:
             return "getting ready"
         left = self.seconds_left()

@@ -30,6 +30,7 @@ print(json.dumps([code, heavy]), file=out)
         ["chat", "--help"],
         ["edit", "--help"],
         ["bench", "--help"],
+        ["trace", "--help"],
         ["methods"],
         ["methods", "--json"],
         ["models", "list"],

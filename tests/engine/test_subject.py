@@ -116,7 +116,7 @@ def test_the_span_an_edit_was_made_at_is_ranked_first(family: str, tmp_path: Pat
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_without_noise_nothing_is_lost(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "NOISE", 0.0)
+    monkeypatch.setattr(subject, "noise_scale", lambda lm: 0.0)
     found = find_subject(shared_lm(family), "Is Emma in Seattle or in England?", chat=False)
     assert len(found) >= 3
     assert all(abs(span.score) < 1e-5 for span in found)

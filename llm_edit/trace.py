@@ -1,0 +1,159 @@
+"""`llm-edit trace`: where a model looks a fact up."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .common import assistant_options, narrator, options, print_json
+
+if TYPE_CHECKING:
+    from engine.trace import Trace
+
+T = TypeVar("T")
+KINDS = ("state", "mlp", "attention")
+ENDINGS = (".svg", ".png")
+
+
+def _pictures(
+    context: click.Context, option: click.Parameter, paths: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    for path in paths:
+        if path.suffix.lower() not in ENDINGS:
+            raise click.BadParameter(f"{path} must end in .svg or .png.", context, option)
+        if not path.absolute().parent.is_dir():
+            raise click.BadParameter(f"{path.parent} is no folder.", context, option)
+    return paths
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--subject", required=True, help="The words of PROMPT that the fact is about.")
+@click.option("--answer", default="", help="Follow its first token; default: what the model says.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS),
+              help="What is restored; may be repeated. Default: state and mlp.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True,
+              help="Draws of the noise.")  # fmt: skip
+@click.option("--window", type=click.IntRange(min=1), help="Layers restored together, of mlp and "
+              "attention; default: as many of the depth as the paper's 10 of 48.")  # fmt: skip
+@click.option("--noise", type=click.FloatRange(min=0, min_open=True), default=3.0,
+              show_default=True, help="In standard deviations of the embeddings.")  # fmt: skip
+@click.option("--chat/--statement", "chat", default=None, help="Ask PROMPT, or continue it.")
+@click.option("--save", "pictures", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+              callback=_pictures, help="Write a picture, .svg or .png; repeatable.")  # fmt: skip
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters alone.")
+@options("name")
+@click.option("--device", help="cpu, cuda, cuda:1, mps or auto.")
+@click.option("--dtype", help="fp32, bf16, fp16 or auto.")
+@click.option("--seed", type=int, help="Seed of the noise.")
+def trace(
+    prompt: str,
+    subject: str,
+    answer: str,
+    kinds: tuple[str, ...],
+    samples: int,
+    window: int | None,
+    noise: float,
+    chat: bool | None,
+    pictures: tuple[Path, ...],
+    ascii_only: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Which tokens and layers of the unedited model the answer to PROMPT comes through.
+
+    The subject is noised until the answer is lost; then each place's clean output is put back, and
+    what returns of the answer is drawn: tall bars are where the fact is.
+    """
+    from engine.errors import MissingResource
+    from engine.requests import Request
+
+    asked = prompt.strip().endswith("?") if chat is None else chat
+    request = Request(prompt=prompt, subject=subject, target_new="-").check()
+    _matplotlib(pictures, MissingResource)
+    wanted = assistant_options(given)
+
+    from engine.lm import LM
+    from engine.trace import trace as traced
+
+    lm = _drive(LM.load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+    found: Trace = _drive(
+        traced(
+            lm,
+            lm.prompt(request.prompt, chat=asked),
+            request.subject or "",
+            answer=answer,
+            kinds=kinds or KINDS[:2],
+            samples=samples,
+            window=window or 0,
+            deviations=noise,
+            seed=wanted.seed,
+        )
+    )
+    _write(found, pictures)
+    if as_json:
+        print_json(found)
+    else:
+        _draw(found, ascii_only)
+    return 0
+
+
+def _matplotlib(pictures: tuple[Path, ...], error: type[Exception]) -> None:
+    """Before minutes of work, not behind them."""
+    from importlib.util import find_spec
+
+    if any(p.suffix.lower() == ".png" for p in pictures) and find_spec("matplotlib") is None:
+        raise error(
+            "PNG pictures need matplotlib, which is not installed.",
+            "pip install 'llm-edit-chat[bench]', or save as .svg.",
+        )
+
+
+def _drive(job: Generator[Any, None, T]) -> T:
+    """Run a job to its end, saying on stderr how far it is. Ctrl+C ends it."""
+    say = narrator()
+    try:
+        while True:
+            event = next(job)
+            say.feed(event, "trace")
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        say.clear()
+        job.close()
+
+
+def _write(found: Trace, pictures: tuple[Path, ...]) -> None:
+    from engine.errors import NoSpace
+    from engine.storage import disk_full
+    from tui import heatmap
+
+    for path in pictures:
+        try:
+            heatmap.save(found, path)
+        except OSError as error:
+            if disk_full(error):
+                raise NoSpace(f"{path} cannot be written: the disk is full.") from error
+            raise click.UsageError(f"{path} cannot be written ({error.strerror}).") from error
+        click.echo(f"saved {path}", err=True)
+
+
+def _draw(found: Trace, ascii_only: bool) -> None:
+    from tui import heatmap
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    narrow = ascii_only or not (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(heatmap.headline(found))
+    if found.total <= 0:
+        click.echo("The noise does not lower the answer's probability: effects mean little.")
+    for kind in found.effects:
+        click.echo("")
+        for line in heatmap.lines(found, kind, width=width, ascii_only=narrow):
+            click.echo(line)
+    click.echo("\n* tokens of the subject")
