@@ -63,6 +63,86 @@ def run_command(
     return 0
 
 
+@bench.command("all")
+@click.option("--data", "names", multiple=True, required=True, help="A data file; may be repeated.")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
+@click.option("--methods", default="", help="Names with commas between; default: every method.")
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file.")
+@OUT
+@options("model")
+def all_command(
+    names: tuple[str, ...],
+    n: int,
+    methods: str,
+    write: Path | None,
+    out: Path,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """`bench run` with every method on each data file, side by side in one table.
+
+    Methods that need training, or do not edit this kind of model, are left out and named.
+    """
+    from engine import methods as registry
+    from engine.evaluate import datasets
+
+    chosen = [m.strip() for m in methods.split(",") if m.strip()] or list(registry.METHODS)
+    infos = [registry.get(name) for name in chosen]
+    sets = [datasets.load(datasets.find(name), n) for name in names]
+    wanted, lm = _load(given)
+    from engine.bench import report, results, runner
+
+    fit = [i for i in infos if lm.arch.model_type in i.families and not i.training]
+    for info in (i for i in infos if i not in fit):
+        click.echo(f"left out: {info.name}", err=True)
+    parts: list[str] = []
+    for found in sets:
+        stored = []
+        for info in fit:
+            settings = runner.Settings(method=info.name, overrides=wanted.hp, seed=wanted.seed)
+            told = settings.to_json(lm, found)
+            file = out / results.name_of(found.name, info.name, lm.name, settings=told)
+            stored.append(results.Results.open(file, "run", told, results.environment(_command())))
+            click.echo(f"{found.name}: {info.name}", err=True)
+            _drive(runner.run(lm, found.records, settings, stored[-1]))
+        parts.append(f"## {found.name}, {lm.name}\n\n{report.methods_table(stored, n)}")
+    text = "\n\n".join(parts) + "\n"
+    if write is not None:
+        write.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"tables": parts})
+    else:
+        click.echo(text)
+    return 0
+
+
+@bench.command("sequence")
+@click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
+@click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
+@OUT
+@options("model")
+def sequence_command(
+    data: str, n: int, resolve: bool, out: Path, as_json: bool, **given: Any
+) -> int:
+    """N edits one after the other, none undone; all are asked for again on the way."""
+    from engine.evaluate import datasets
+
+    found = datasets.load(datasets.find(data), n)
+    wanted, lm = _load(given)
+    from engine.bench import report, results, sequence
+
+    settings = sequence.Settings(
+        method=wanted.method, overrides=wanted.hp, seed=wanted.seed, resolve=resolve
+    )
+    told = settings.to_json(lm, found)
+    file = out / results.name_of("sequence", found.name, wanted.method, lm.name, settings=told)
+    stored = results.Results.open(file, "sequence", told, results.environment(_command()))
+    _drive(sequence.run(lm, found.records, settings, stored))
+    _tell(report, stored, as_json)
+    return 0
+
+
 @bench.command("speed")
 @click.option("--facts", type=click.IntRange(1, 20), default=20, show_default=True, help="A kind.")
 @click.option("--plain/--no-plain", default=True, help="Time the plain loop beside it.")
@@ -175,6 +255,8 @@ def list_command(as_json: bool) -> None:
 
 PROTOCOLS = {
     "run": "single edits over a data set, each undone before the next",
+    "all": "the same with every method, side by side",
+    "sequence": "edits one after the other, none undone",
     "speed": "seconds and memory of an edit, fast path beside plain loop",
     "chat": "40 questions corrected in chat, with five neighbours each",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from ..evaluate.bootstrap import RESAMPLES, Estimate
-from . import chatlist, runner, speed
+from . import chatlist, runner, sequence, speed
 from .results import JsonDict, Results
 
 INTERVALS = (
@@ -29,12 +29,16 @@ NAMES = {
 }
 
 
+SHORT = {"said": "said", "rephrased": "said, rephrased", "rel": "Rel", "gen": "Gen", "loc": "Loc"}
+
+
 def render(results: Results, n: int | None = None) -> str:
     """The report of one results file, whichever benchmark it is of."""
     makers: dict[str, Callable[[], str]] = {
         "run": lambda: run_table(results, n),
         "speed": lambda: speed_table(results),
         "chat": lambda: chat_table(results),
+        "sequence": lambda: sequence_table(results),
     }
     if results.header["kind"] not in makers:
         raise BadInput(f"{results.path}: unknown kind of results {results.header['kind']!r}.")
@@ -47,6 +51,8 @@ def summary(results: Results, n: int | None = None) -> JsonDict:
     head = {"kind": kind, "file": str(results.path)}
     if kind == "run":
         return {**head, **runner.summary(results, n)}
+    if kind == "sequence":
+        return {**head, **sequence.summary(results)}
     found: JsonDict = speed.summary(results) if kind == "speed" else _chat_summary(results)
     return {**head, **found, **{k: results.header[k] for k in ("settings", "environment")}}
 
@@ -137,6 +143,34 @@ def chat_table(results: Results) -> str:
     return "\n\n".join([table(rows), said, cite(results, max(done.values(), default=0))])
 
 
+def sequence_table(results: Results) -> str:
+    """After so many edits: what is left of all of them, and of the model."""
+    found = sequence.summary(results)
+    rows = [
+        ["edits", "all said, free decoding (%)", "first 10", "last 10", "perplexity", "‖Δ‖/‖W‖"]
+    ]
+    for key, row in found["states"].items():
+        name, _, number = key.partition(":")
+        label = number if name == "at" else f"{number}, solved again"
+        if "said" not in row:
+            rows.append([label, "-", "-", "-", _number(row.get("perplexity")), "-"])
+            continue
+        said = Estimate(*(row["said"][k] for k in ("mean", "low", "high", "n")))
+        cohorts = (f"{100 * row[k]:.0f}" for k in ("first", "last"))
+        rows.append(
+            [label, percent(said), *cohorts, _number(row["perplexity"]), _number(row["weight"])]
+        )
+    t = found["seconds"]
+    times = f"Seconds per edit: median {t['median']:.2f}, p95 {t['p95']:.2f}. "
+    return "\n\n".join(
+        [table(rows), f"{times}{found['failed']} edits failed to give an update.", cite(results)]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
 def compare(files: Sequence[Results], n: int | None = None) -> str:
     """The edited models' metrics of several runs side by side, over the records all share."""
     for results in files:
@@ -157,6 +191,28 @@ def compare(files: Sequence[Results], n: int | None = None) -> str:
     rows.append(["seconds per edit, median", "", *(f"{m:.2f}" for m in medians)])
     cited = [f"{name}: {cite(f, len(keys))}" for name, f in zip(names, files, strict=True)]
     return "\n\n".join([table(rows), f"n = {len(keys)} records that all runs share.", *cited])
+
+
+def methods_table(files: Sequence[Results], n: int | None = None) -> str:
+    """A row per method: every measure of the edited models, and what an edit costs."""
+    columns = [{line.name: line for line in runner.lines(f, n)} for f in files]
+    names = [name for name in runner.METRICS if any(name in c for c in columns)]
+    unedited = [_mean(columns[0].get(name), "before") for name in names]
+    rows = [
+        ["method", *(SHORT.get(name, name) for name in names), "s, median", "s, p95"],
+        ["unedited", *unedited, "", ""],
+    ]
+    for results, found in zip(files, columns, strict=True):
+        seconds = runner.summary(results, n)["seconds"].get("total")
+        times = [f"{seconds[k]:.2f}" for k in ("median", "p95")] if seconds else ["-", "-"]
+        cells = [percent(found[m].after) if m in found else "-" for m in names]
+        rows.append([results.header["settings"]["method"], *cells, *times])
+    legend = "; ".join(f"{SHORT.get(name, name)}: {NAMES[name]}" for name in names)
+    return "\n\n".join([table(rows), legend + ".", cite(files[0], n)])
+
+
+def _mean(line: runner.Line | None, side: str) -> str:
+    return "-" if line is None else percent(getattr(line, side), interval=False)
 
 
 def cite(results: Results, n: int | None = None) -> str:

@@ -1,0 +1,180 @@
+"""Edits one after the other, none undone: what is left of all of them, and of the model.
+
+Records are edited in file order on one growing ledger. At some lengths every fact so far is asked
+for again by free decoding on the model as it is then (methods that are evaluated right after each
+edit look better than they are), beside perplexity on fixed prose and the growth of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..batch import ask_all, took
+from ..correct import layer_of
+from ..edit import Edit
+from ..errors import BadInput, EditFailed, LLMEditError
+from ..evaluate.bootstrap import estimate, percentile
+from ..evaluate.datasets import Dataset, Record
+from ..evaluate.metrics import mean
+from ..evaluate.probes import fluency
+from ..events import Event, Loading, Note
+from ..ledger import Ledger
+from ..lm import LM
+from ..methods import get
+from ..requests import Request
+from ..resolve import resolvable, resolve
+from .once import described, hparams
+from .results import JsonDict, Results
+
+AT = (1, 10, 30, 100, 300, 1000)
+_COHORT = 10  # the first and the last so many facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to edit, and when to look.
+
+    at       numbers of edits after which everything is asked
+    resolve  ask once more with the closed-form edits solved again together
+    """
+
+    method: str = "r-rome"
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    at: tuple[int, ...] = AT
+    resolve: bool = False
+
+    def to_json(self, lm: LM, data: Dataset) -> JsonDict:
+        found = hparams(lm, self.method, self.overrides)
+        return {
+            "protocol": "sequence",
+            "data": data.name,
+            "data_sha256": data.sha256,
+            **described(lm),
+            "method": self.method,
+            "hparams": found.to_json(),
+            "seed": self.seed,
+            "resolve": self.resolve,
+        }
+
+
+def run(
+    lm: LM, records: Sequence[Record], settings: Settings, results: Results
+) -> Generator[Event, None, None]:
+    """Edit and look. Rows "edit:<i>", "at:<n>" and, where asked for, "resolved:<n>".
+
+    The edits are kept in a folder beside the results, so that a run that was cut goes on. A fact
+    whose edit fails counts as not there.
+    """
+    if not records:
+        raise BadInput("there are no records to run.", "--n must be at least 1.")
+    hp = hparams(lm, settings.method, settings.overrides)
+    if hasattr(hp, "seed"):
+        hp = replace(hp, seed=settings.seed)
+    method, kept = get(settings.method).run(), results.path.with_suffix(".edits")
+    if "at:0" not in results.rows:
+        results.add("at:0", {"n": 0, "perplexity": fluency(lm)})
+    ledger, facts = Ledger(), []
+    for number, record in enumerate(records, start=1):
+        request = record.request.check()
+        facts.append(request)
+        key = f"edit:{number}"
+        if key in results.rows:
+            edit = _load(kept, number) if not results.rows[key]["error"] else None
+        else:
+            edit = yield from _edit(lm, ledger, method, request, hp, key, results)
+            if edit is not None:
+                _save(kept, number, edit)
+        if edit is not None:
+            ledger.apply(edit)
+        yield Loading(stage="bench", done=number, total=len(records), unit="edits")
+        if number in settings.at or number == len(records):
+            yield from _look(lm, ledger, facts, number, settings, results)
+
+
+def _edit(
+    lm: LM, ledger: Ledger, method: Any, request: Request, hp: Any, key: str, results: Results
+) -> Generator[Event, None, Edit | None]:
+    began, edit, error = time.perf_counter(), None, ""
+    rivals = tuple(rival.id for rival in ledger.rivals(request))
+    try:
+        with lm.active(ledger.patches(without=rivals)):
+            made: Edit = yield from method(lm, [request], hp)
+        edit = replace(made, supersedes=(*made.supersedes, *rivals))
+    except EditFailed as failed:
+        error = str(failed)
+        yield Note(text=f"{key}: {error}")
+    results.add(key, {"seconds": time.perf_counter() - began, "error": error})
+    return edit
+
+
+def _look(
+    lm: LM,
+    ledger: Ledger,
+    facts: Sequence[Request],
+    number: int,
+    settings: Settings,
+    results: Results,
+) -> Generator[Event, None, None]:
+    if f"at:{number}" not in results.rows:
+        results.add(f"at:{number}", (yield from _state(lm, ledger, facts)))
+    key = f"resolved:{number}"
+    if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
+        trial, began = Ledger(ledger.edits), time.perf_counter()
+        try:
+            yield from resolve(lm, trial)
+        except LLMEditError as error:
+            results.add(key, {"n": len(facts), "error": str(error)})
+            return
+        seconds = time.perf_counter() - began
+        results.add(key, {**(yield from _state(lm, trial, facts)), "seconds": seconds})
+
+
+def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event, None, JsonDict]:
+    """Of all facts so far, on the model as it is."""
+    with lm.active(ledger.patches()):
+        answers = yield from ask_all(lm, facts)
+        perplexity = fluency(lm)
+    said = [float(took(f, a.answer)) for f, a in zip(facts, answers, strict=True)]
+    sites: dict[str, float] = {}
+    for patch in ledger.patches():  # as if edits were orthogonal: ‖Σ Δ‖² ≈ Σ ‖Δ‖²
+        told = layer_of(lm, patch)
+        sites[told["site"]] = sites.get(told["site"], 0.0) + told["norm_ratio"] ** 2
+    return {
+        "n": len(facts),
+        "said": estimate(said).to_json(),
+        "first": mean(said[:_COHORT]),
+        "last": mean(said[-_COHORT:]),
+        "p_new": mean([a.p_new for a in answers]),
+        "perplexity": perplexity,
+        "weight": max((size**0.5 for size in sites.values()), default=0.0),
+    }
+
+
+def summary(results: Results) -> JsonDict:
+    """The states by number of edits, and the seconds of an edit."""
+    seconds = [row["seconds"] for key, row in results.rows.items() if key.startswith("edit:")]
+    return {
+        "states": {k: v for k, v in results.rows.items() if not k.startswith("edit:")},
+        "seconds": {"median": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95)},
+        "failed": sum(bool(r["error"]) for k, r in results.rows.items() if k.startswith("edit:")),
+        "settings": results.header["settings"],
+        "environment": results.header["environment"],
+    }
+
+
+def _save(folder: Path, number: int, edit: Edit) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    described_, tensors = edit.save()
+    (folder / f"{number}.safetensors").write_bytes(tensors)
+    (folder / f"{number}.json").write_text(json.dumps(described_), encoding="utf-8")
+
+
+def _load(folder: Path, number: int) -> Edit:
+    text = (folder / f"{number}.json").read_text(encoding="utf-8")
+    return Edit.load(json.loads(text), (folder / f"{number}.safetensors").read_bytes())

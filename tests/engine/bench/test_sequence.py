@@ -1,0 +1,102 @@
+"""Edits one after the other, and every method side by side, on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.bench import report, sequence
+from engine.bench.results import Results, environment
+from engine.evaluate import datasets
+from engine.lm import LM
+from llm_edit.__main__ import run
+from tests.engine.evaluate.test_datasets import ROME
+from tests.engine.support import finish, state
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rewrite = ROME["requested_rewrite"]
+    rows = [
+        {**ROME, "case_id": i, "requested_rewrite": {**rewrite, "subject": name}}
+        for i, name in enumerate((rewrite["subject"], "Jane", "Emma"))
+    ]
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def measured(lm: LM, data: Path, path: Path, settings: sequence.Settings, n: int = 3) -> Results:
+    found = datasets.load(data, n)
+    told = settings.to_json(lm, found)
+    results = Results.open(path, "sequence", told, environment("llm-edit bench sequence"))
+    finish(sequence.run(lm, found.records, settings, results))
+    return results
+
+
+def test_all_facts_are_asked_for_on_the_way(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    before = state(lm.model)
+    settings = sequence.Settings(overrides=overrides, at=(1, 2))
+    results = measured(lm, data, tmp_path / "run.jsonl", settings)
+    states = {k: r for k, r in results.rows.items() if k.startswith("at:")}
+    assert list(states) == ["at:0", "at:1", "at:2", "at:3"]
+    assert [row["n"] for row in states.values()] == [0, 1, 2, 3]
+    assert states["at:3"]["weight"] > states["at:1"]["weight"] > 0
+    assert states["at:3"]["perplexity"] != states["at:0"]["perplexity"]
+    assert state(lm.model) == before
+    assert lm.patches == ()
+    table = report.render(results)
+    assert "| 3 " in table
+    assert "Seconds per edit" in table
+
+
+def test_a_run_that_was_cut_goes_on_with_the_same_edits(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    settings = sequence.Settings(overrides=overrides, at=(2,))
+    whole = measured(lm, data, tmp_path / "whole.jsonl", settings)
+    cut = measured(lm, data, tmp_path / "cut.jsonl", settings, n=2)
+    seconds = cut.rows["edit:1"]["seconds"]
+    again = measured(lm, data, tmp_path / "cut.jsonl", settings)
+    assert again.rows["edit:1"]["seconds"] == seconds  # not made anew
+    for name in ("p_new", "perplexity", "weight"):
+        assert again.rows["at:3"][name] == pytest.approx(whole.rows["at:3"][name], rel=1e-6)
+
+
+def test_the_ledger_can_be_looked_at_solved_again(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    settings = sequence.Settings(
+        method="emmet", overrides=overrides | {"past": "false"}, at=(1, 3), resolve=True
+    )
+    results = measured(lm, data, tmp_path / "run.jsonl", settings)
+    assert "resolved:1" not in results.rows  # it takes two
+    solved = results.rows["resolved:3"]
+    assert solved.get("error") or solved["n"] == 3
+    assert "3, solved again" in report.render(results)
+
+
+def test_every_method_named_is_a_row_of_one_table(
+    model_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    overrides: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
+    written = tmp_path / "table.md"
+    command = [
+        "bench", "all", "--data", str(data), "--n", "2", "--methods", "rome,r-rome,emmet",
+        "--model", str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"),
+        "--write", str(written), *settings,
+    ]  # fmt: skip
+    assert run(command) == 0
+    text = written.read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == text.strip()
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    assert rows[1:] == ["-" * len(rows[1]), "unedited", "rome", "r-rome", "emmet"]
+    assert len(list((tmp_path / "out").glob("*.jsonl"))) == 3
