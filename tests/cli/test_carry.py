@@ -302,7 +302,7 @@ def test_two_processes_on_one_database(
     run: Run, edited: str, bundle: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """One imports copies, one renames, at the same time: both are done, nothing is lost."""
-    several = 3
+    several = 2
     for n in range(several):
         started.append(process("sessions", "import", bundle, "--copy", "--title", f"copy {n}"))
         started.append(process("sessions", "rename", edited, f"name {n}"))
