@@ -30,6 +30,7 @@ class NodeView:
     here    on the way to the tip, where the session stands
     tip     the last line of that way
     forgotten  a message on that way that is left out of the conversation
+    seconds  that an answer or an edit took
     text    of a message, and of the one that was forgotten or remembered
     edit    of an edit, and the edit that an undo, redo or drop is about
     """
@@ -102,7 +103,7 @@ def _timeline(
 ) -> Timeline:
     """kept: nodes of the messages of the conversation, forgotten ones not among them."""
     by_id = {edit.id: edit for edit in edits}
-    spent = {row.id: sum(row.seconds.values()) for row in rows}
+    spent = {row.id: row.seconds.get("total", 0.0) for row in rows}
     path = _path(nodes, session.tip)
     lines = []
     for node, depth in laid_out(nodes, path):

@@ -76,6 +76,9 @@ def test_the_timeline_shows_what_left_the_way_indented(make: Make) -> None:
     assert [n.tip for n in lines] == [False] * 9 + [True]
     edits = [n.edit for n in lines if n.kind == "edit"]
     assert [(e.number, e.state) for e in edits if e] == [(1, "applied"), (2, "applied")]
+    with Store.open(assistant.options.home) as store:
+        totals = [row.seconds["total"] for row in store.edits(assistant.snapshot().session_id)]
+    assert [n.seconds for n in lines if n.kind == "edit"] == totals
 
 
 def test_the_timeline_says_what_is_superseded_and_what_is_forgotten(make: Make) -> None:
