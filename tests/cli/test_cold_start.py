@@ -41,6 +41,7 @@ print(json.dumps([code, heavy]), file=out)
         ["config", "validate"],
         ["sessions", "list"],
         ["sessions", "--help"],
+        ["completion", "bash"],
         ["export", "--help"],
         ["export", "lost", "--format", "jsonl", "--out", "nowhere"],
         ["sessions", "export", "--help"],
