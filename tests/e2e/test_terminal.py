@@ -31,7 +31,7 @@ def terminal() -> Iterator[Terminal]:
         found.close()
 
 
-def test_ask_correct_undo_quit_resume_replay(terminal: Terminal) -> None:
+def test_ask_correct_compare_undo_quit_resume_replay(terminal: Terminal) -> None:
     # start: the first picture stands before the model is loaded
     terminal.start("chat", "--model", "smollm2-135m", "--method", "r-rome")
     terminal.wait_for("llm-edit", "smollm2-135m", "F2", "F1", seconds=30)
@@ -65,6 +65,16 @@ def test_ask_correct_undo_quit_resume_replay(terminal: Terminal) -> None:
     terminal.wait_for(
         "Edit 1 · r-rome", "Did it work?", "▸ after edit #1", f"model  {NEW}", seconds=120
     )
+
+    # compare: the unedited model beside the edited one; what is still to be asked is stopped
+    terminal.press("F5")
+    terminal.wait_for("the unedited model", "now (1 edit)", f"+{NEW}", " differ", seconds=300)
+    terminal.press("Escape")
+    chat = "Ask something, or / for commands"
+    stopped = terminal.wait_until(lambda text: "stopped" in text or chat in text, "stopped")
+    if chat not in stopped:
+        terminal.press("Escape")
+    terminal.wait_for(chat, f"model  {NEW}")
 
     # undo
     terminal.press("F3")
