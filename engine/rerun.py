@@ -9,7 +9,7 @@ the two agree to rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,8 @@ def rerun(
 ) -> Full | Suffix:
     """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to.
 
-    at  the module of `layer` that the change is added to: "mlp_out" or "block"
+    at  the modules of `layer` that the change is added to: "mlp_out", "block", or both parts of
+        a block, "attn_out+mlp_out"
     """
     if fast and max(row.lookup for row in rows) < attention_window(lm, cached=True):
         return Suffix(lm, rows, layer, at)
@@ -58,7 +59,8 @@ class Full:
     """Every token of every row, through every layer.
 
     keys     [n, d_ff] input of the layer's mlp_out at the lookup
-    outputs  [n, d]    output, there, of the module that the change is added to
+    outputs  [n, d]    output, there, of the module that the change is added to; of two modules
+             [n, 2d], one behind the other, as the change then is
     """
 
     keys: Tensor
@@ -66,7 +68,7 @@ class Full:
 
     def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
         self._lm = lm
-        self._mlp, self._site = lm.site("mlp_out", layer), lm.site(at, layer)
+        self._mlp, self._sites = lm.site("mlp_out", layer), _sites(lm, layer, at)
         self._ids, self._mask = lm.pack([row.ids for row in rows])
         shift = [self._ids.shape[1] - len(row.ids) for row in rows]  # left padding
         self._lookup = torch.tensor([r.lookup + s for r, s in zip(rows, shift, strict=True)])
@@ -75,17 +77,16 @@ class Full:
 
     def logits(self, delta: Tensor | None, of: Sequence[int] | None = None) -> Tensor:
         """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
-        [len(of), d] added at their lookups."""
+        [len(of), d or 2d] added at their lookups."""
         chosen = list(range(len(self._wanted)) if of is None else of)
         ids, mask = self._ids[chosen], self._mask[chosen]
         here = torch.zeros(*ids.shape, 1, device=ids.device)
         here[torch.arange(len(chosen)), self._lookup[chosen]] = 1
 
-        def add(_x: Tensor, y: Tensor) -> Tensor:
-            assert delta is not None
-            return y + (here * delta[:, None]).to(y.dtype).reshape(y.shape)
+        def add(part: Tensor) -> hooks.Change:
+            return lambda _x, y: y + (here * part[:, None]).to(y.dtype).reshape(y.shape)
 
-        with hooks.patched(self._lm.model, {self._site: add} if delta is not None else {}):
+        with hooks.patched(self._lm.model, _changes(self._sites, delta, add)):
             out = self._lm.forward(ids, mask, at=_flat([self._wanted[i] for i in chosen]))
         return out.logits[0].float()  # type: ignore[no-any-return]
 
@@ -93,11 +94,11 @@ class Full:
     def _measure(self) -> None:
         with (
             hooks.capture(self._lm.model, self._mlp, inputs=True) as keys,
-            hooks.capture(self._lm.model, self._site, stop=True) as outputs,
+            hooks.capture(self._lm.model, *self._sites, stop=True) as outputs,
         ):
             self._lm.body(self._ids, self._mask)
         self.keys = self._at_lookup(keys[self._mlp])
-        self.outputs = self._at_lookup(outputs[self._site])
+        self.outputs = torch.cat([self._at_lookup(outputs[s]) for s in self._sites], dim=1)
 
     def _at_lookup(self, x: Tensor) -> Tensor:
         n, t = self._ids.shape
@@ -115,7 +116,7 @@ class Suffix:
 
     def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
         self._lm = lm
-        self._mlp, self._site = lm.site("mlp_out", layer), lm.site(at, layer)
+        self._mlp, self._sites = lm.site("mlp_out", layer), _sites(lm, layer, at)
         constant = layer + 1 if at == "block" else layer
         self._below = [lm.site("block", i) for i in range(constant)]
         ids, mask = right_padded([row.ids[row.lookup :] for row in rows])
@@ -130,18 +131,20 @@ class Suffix:
         chosen = list(range(len(self._wanted)) if of is None else of)
         ids = self._ids[chosen]
 
-        def add(_x: Tensor, y: Tensor) -> Tensor:
-            assert delta is not None
-            z = y.reshape(*ids.shape, -1)
-            z = torch.cat([z[:, :1] + delta[:, None].to(y.dtype), z[:, 1:]], dim=1)
-            return z.reshape(y.shape)
+        def add(part: Tensor) -> hooks.Change:
+            def change(_x: Tensor, y: Tensor) -> Tensor:
+                z = y.reshape(*ids.shape, -1)
+                z = torch.cat([z[:, :1] + part[:, None].to(y.dtype), z[:, 1:]], dim=1)
+                return z.reshape(y.shape)
+
+            return change
 
         # Blocks below the edit hand on what the last of them puts out, whatever they are given.
         below = dict.fromkeys(self._below, of_rows(self._reached, chosen))
         with ExitStack() as stack:
             stack.enter_context(hooks.skipped(self._lm.model, below))
-            if delta is not None:
-                stack.enter_context(hooks.patched(self._lm.model, {self._site: add}))
+            changes = _changes(self._sites, delta, add)
+            stack.enter_context(hooks.patched(self._lm.model, changes))
             out = self._lm.forward(
                 ids,
                 torch.cat([self._past.mask, self._mask], dim=1)[chosen],
@@ -157,13 +160,14 @@ class Suffix:
         with (
             hooks.raw_outputs(model, *self._below[-1:]) as blocks,
             hooks.capture(model, self._mlp, inputs=True) as keys,
-            hooks.capture(model, self._site, stop=True) as outputs,
+            hooks.capture(model, *self._sites, stop=True) as outputs,
         ):
             mask = torch.cat([self._past.mask, self._mask], dim=1)
             self._lm.body(self._ids, mask, cache=self._past.cache())
         n, s = self._ids.shape
         self.keys = keys[self._mlp].reshape(n, s, -1)[:, 0].float()
-        self.outputs = outputs[self._site].reshape(n, s, -1)[:, 0].float()
+        at_lookup = [outputs[site].reshape(n, s, -1)[:, 0].float() for site in self._sites]
+        self.outputs = torch.cat(at_lookup, dim=1)
         return next(iter(blocks.values()), None)
 
 
@@ -257,3 +261,17 @@ def _repeated(x: Tensor, rows: Sequence[Any]) -> Tensor:
 def _flat(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     rows = [i for i, wanted in enumerate(columns) for _ in wanted]
     return torch.tensor(rows), torch.tensor([c for wanted in columns for c in wanted])
+
+
+def _sites(lm: LM, layer: int, at: str) -> tuple[str, ...]:
+    return tuple(lm.site(role, layer) for role in at.split("+"))
+
+
+def _changes(
+    sites: Sequence[str], delta: Tensor | None, add: Callable[[Tensor], hooks.Change]
+) -> dict[str, hooks.Change]:
+    """Per site the change that adds its part of `delta`; none where there is no delta."""
+    if delta is None:
+        return {}
+    parts = delta.chunk(len(sites), dim=1)
+    return {site: add(part) for site, part in zip(sites, parts, strict=True)}

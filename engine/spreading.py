@@ -65,9 +65,13 @@ def spread(
     values: Tensor,
     hp: SpreadParams,
     rows: Rows,
+    *,
+    at: str = "block",
 ) -> Generator[Event, None, tuple[LowRank, ...]]:
-    """A patch per layer that together bring the last block's output to `values` [n, d].
+    """A patch per layer that together bring the output of a module of the last layer to `values`
+    [n, d].
 
+    at    that module: "block" or "mlp_out"
     rows  how the method distributes the residuals R over keys: the update is R B
     """
     patches: list[LowRank] = []
@@ -75,10 +79,10 @@ def spread(
         yield Loading(stage="layers", done=len(patches), total=len(hp.layers), unit="layers")
         left = len(hp.layers) - len(patches)
         with lm.active(patches):
-            seen = look(lm, requests, prompts, layer, hp.last)
+            seen = look(lm, requests, prompts, layer, lm.site(at, hp.last))
         missing = values - seen.reached
         wanted = missing / (left**0.5 if hp.root else left)
-        residual = through_norm(lm, layer, seen.output, wanted)
+        residual = through_norm(lm, layer, seen.output, wanted) if at == "block" else wanted
         B = rows(layer, seen.keys.T)
         patches.append(
             LowRank(lm.site("mlp_out", layer), residual.T.contiguous(), B, seen.keys[:, None])
@@ -93,7 +97,7 @@ class Seen:
     keys     [n, d_ff] at a layer: half the bare prompt's, half the mean over the contexts
              (the weights of the published code)
     output   [n, d]    that layer's mlp_out, at the bare prompt
-    reached  [n, d]    the last block's output, at the bare prompt
+    reached  [n, d]    the output that the edit is about, at the bare prompt
     """
 
     keys: Tensor
@@ -103,9 +107,9 @@ class Seen:
 
 @torch.no_grad()
 def look(
-    lm: LM, requests: Sequence[Request], prompts: Sequence[Prompts], layer: int, last: int
+    lm: LM, requests: Sequence[Request], prompts: Sequence[Prompts], layer: int, last: str
 ) -> Seen:
-    """Run every prompt as far as it matters: to its subject's last token and to block `last`."""
+    """Run every prompt as far as it matters: to its subject's last token and to module `last`."""
     cut, counts = [], []
     for request, own in zip(requests, prompts, strict=True):
         if request.subject is None:
@@ -114,17 +118,17 @@ def look(
             )
         cut += [prompt.ids[: last_token(prompt, request.subject) + 1] for prompt in own]
         counts.append(len(own))
-    mlp, block = lm.site("mlp_out", layer), lm.site("block", last)
+    mlp = lm.site("mlp_out", layer)
     found: list[list[Tensor]] = [[], [], []]
     for start in range(0, len(cut), _BATCH):
         ids, mask = lm.pack(cut[start : start + _BATCH])
         with ExitStack() as stack:
             keys = stack.enter_context(hooks.capture(lm.model, mlp, inputs=True))
             outputs = stack.enter_context(hooks.capture(lm.model, mlp))
-            blocks = stack.enter_context(hooks.capture(lm.model, block, stop=True))
+            ends = stack.enter_context(hooks.capture(lm.model, last, stop=True))
             lm.body(ids, mask)
         n = len(ids)  # padding is on the left: the last column is the subject's last token
-        for kept, seen in zip(found, (keys[mlp], outputs[mlp], blocks[block]), strict=True):
+        for kept, seen in zip(found, (keys[mlp], outputs[mlp], ends[last]), strict=True):
             kept.append(seen.reshape(n, ids.shape[1], -1)[:, -1].float())
     K, V, H = (torch.cat(parts) for parts in found)
     bare = torch.tensor(counts).cumsum(0) - torch.tensor(counts)

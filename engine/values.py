@@ -85,6 +85,7 @@ class Value:
         return self.outputs.mean(0)
 
 
+At = Literal["mlp_out", "block", "attn_out+mlp_out"]
 Prompts = Sequence[Rendered]  # the bare prompt first, then one per context
 
 
@@ -102,11 +103,11 @@ def optimise_values(
     layer: int,
     hp: ValueParams,
     *,
-    at: Literal["mlp_out", "block"] = "mlp_out",
+    at: At = "mlp_out",
 ) -> Generator[Event, None, list[Value]]:
     """Find δ for every fact, `hp.together` of them at a time.
 
-    at  the module of `layer` whose output δ is added to
+    at  the module of `layer` whose output δ is added to; of two, δ is [2d]
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
     SubjectAmbiguous, DivergedLoss.
     """
@@ -127,10 +128,11 @@ def _optimise(
         fact.place(run, start)
         start += len(fact.rows)
     norms = torch.tensor([fact.norm0 for fact in facts], device=lm.device)
-    deltas = torch.zeros(len(facts), lm.width, device=lm.device, requires_grad=True)
+    width = run.outputs.shape[1]
+    deltas = torch.zeros(len(facts), width, device=lm.device, requires_grad=True)
     # Adam is elementwise, so that one optimiser is one for each fact. `scale` makes their rates
     # differ where the rate is relative to a fact's own norm.
-    relative = hp.relative_lr * norms / math.sqrt(lm.width)
+    relative = hp.relative_lr * norms / math.sqrt(width)
     scale = torch.ones_like(norms) if hp.lr is not None else relative
     optimiser = torch.optim.Adam([deltas], lr=hp.lr if hp.lr is not None else 1.0)
     for step in range(1, hp.steps + 1):

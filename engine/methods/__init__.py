@@ -83,6 +83,14 @@ _BUILT_IN = (
         batch=True,
     ),
     MethodInfo(
+        name="pmet",
+        target="engine.methods.pmet:pmet",
+        params="engine.methods.pmet:PmetParams",
+        summary="MEMIT on the MLP's own part of a block's change",
+        paper="Li et al. 2024, arXiv:2308.08742",
+        batch=True,
+    ),
+    MethodInfo(
         name="emmet",
         target="engine.methods.emmet:emmet",
         params="engine.methods.emmet:EmmetParams",

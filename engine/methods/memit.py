@@ -13,7 +13,7 @@ itself (`past`).
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from ..errors import BadRequest
 from ..events import Event, Note
 from ..patches import LowRank
 from ..spreading import Rows, SpreadParams, spread
-from ..values import Value, optimise_values
+from ..values import At, Value, optimise_values
 from .planning import planned
 
 if TYPE_CHECKING:
@@ -48,6 +48,14 @@ def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Eve
     """MEMIT. Any number of requests, each with a subject."""
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
+    solved = least_squares(lm, requests, hp, moments)
+    return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
+
+
+def least_squares(
+    lm: LM, requests: Sequence[Request], hp: MemitParams, moments: Mapping[int, Moment]
+) -> Rows:
+    """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
     weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
 
     def solved(layer: int, K: Tensor) -> Tensor:
@@ -55,7 +63,7 @@ def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Eve
         held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
         return rows(K, weighted(moments[layer], weight, past, held, hp.anchor_weight))
 
-    return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
+    return solved
 
 
 def inserted(
@@ -66,9 +74,12 @@ def inserted(
     solved: Rows,
     moments: dict[int, Moment],
     began: float,
+    *,
+    at: At = "block",
 ) -> Generator[Event, None, Edit]:
-    """Values, then an update per layer: what MEMIT and AlphaEdit share.
+    """Values, then an update per layer: what MEMIT, AlphaEdit and PMET share.
 
+    at      where in the last layer the values are sought; the last module named is brought there
     solved  the method's closed form: see `spreading.spread`
     began   when setting up began, as of time.perf_counter()
     """
@@ -79,10 +90,11 @@ def inserted(
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
     yield planned(lm, requests, prompts, texts, sites, hp, name)
-    found = yield from optimise_values(lm, requests, prompts, hp.last, hp, at="block")
+    found = yield from optimise_values(lm, requests, prompts, hp.last, hp, at=at)
     optimised = time.perf_counter()
-    values = torch.stack([value.outputs[0] + value.delta for value in found])
-    patches = yield from spread(lm, requests, prompts, values, hp, solved)
+    values = torch.stack([value.outputs[0] + value.delta for value in found])[:, -lm.width :]
+    end = at.split("+")[-1]
+    patches = yield from spread(lm, requests, prompts, values, hp, solved, at=end)
     solving = time.perf_counter() - optimised
     yield Note(text=_told(found, patches))
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}

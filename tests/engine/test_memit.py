@@ -18,6 +18,7 @@ from engine.lm import LM
 from engine.methods.alphaedit import AlphaEditParams, alphaedit
 from engine.methods.emmet import EmmetParams, emmet
 from engine.methods.memit import MemitParams, memit
+from engine.methods.pmet import PmetParams, pmet
 from engine.methods.rome import RomeParams, r_rome
 from engine.requests import Request
 from engine.spreading import look, through_norm
@@ -34,8 +35,10 @@ FACTS = (
 )
 FREE = {"contexts": 2, "steps": 6, "relative_lr": 1.0, "clamp": 50.0, "kl": 0.01, "decay": 1e-4}
 RUNS: dict[str, tuple[Any, type]] = {
-    "memit": (memit, MemitParams), "alphaedit": (alphaedit, AlphaEditParams)
-}  # fmt: skip
+    "memit": (memit, MemitParams),
+    "alphaedit": (alphaedit, AlphaEditParams),
+    "pmet": (pmet, PmetParams),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, 
     assert [patch.site for patch in edit.patches] == [lm.site("mlp_out", i) for i in (0, 1)]
     for layer, patch in enumerate(edit.patches):
         with lm.active(edit.patches[:layer]):
-            seen = look(lm, FACTS, prompts, layer, 1)
+            seen = look(lm, FACTS, prompts, layer, lm.site("block", 1))
         residual = through_norm(lm, layer, seen.output, (z - seen.reached) / (2 - layer)).T
         K = seen.keys.T
         M = lm.arch.mlp_width * moments[layer].C + K @ K.T
@@ -85,7 +88,7 @@ def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, 
 def test_behind_a_norm_the_block_moves_in_the_direction_that_was_wanted(family: str) -> None:
     lm = shared_lm(family)
     prompts = [[lm.statement(request.prompt)] for request in FACTS]
-    seen = look(lm, FACTS, prompts, 0, 0)
+    seen = look(lm, FACTS, prompts, 0, lm.site("block", 0))
     norm = lm.model.get_submodule(lm.site("post_mlp_norm", 0))
     y = norm(seen.output)
     wanted = 0.3 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
@@ -105,8 +108,28 @@ def test_the_block_output_reaches_z_when_ordinary_keys_weigh_nothing(
     _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     with lm.active(edit.patches):
-        seen = look(lm, FACTS, prompts, 1, 1)
+        seen = look(lm, FACTS, prompts, 1, lm.site("block", 1))
     assert near(seen.reached, z, 1e-2)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_pmet_asks_the_mlp_for_its_part_by_the_root_of_the_layers_left(
+    family: str, text: str
+) -> None:
+    lm = shared_lm(family)
+    _, edit, hp = run(lm, "pmet", text)
+    prompts = prompts_of(lm, edit)
+    both = "attn_out+mlp_out"
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at=both))
+    assert values[0].delta.shape == (2 * lm.width,)
+    v = torch.stack([(value.outputs[0] + value.delta)[lm.width :] for value in values])
+    _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
+    for layer, patch in enumerate(edit.patches):
+        with lm.active(edit.patches[:layer]):
+            seen = look(lm, FACTS, prompts, layer, lm.site("mlp_out", 1))
+        residual = ((v - seen.reached) / (2 - layer) ** 0.5).T
+        M = lm.arch.mlp_width * moments[layer].C + seen.keys.T @ seen.keys
+        assert near(patch.A @ patch.B @ M, residual @ seen.keys)
 
 
 @pytest.mark.parametrize("name", RUNS)
