@@ -109,6 +109,19 @@ class EditStep(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finding(Event):
+    """What a method found on its way: neurons, how near a question is, facts it looked up.
+
+    For methods that have no loss to draw, or have more to show than one.
+    """
+
+    name: str  # "neurons", "scope", "facts", ...: a later one of the same name replaces it
+    title: str  # "Neurons found"
+    text: str = ""  # "12 in layers 8-11"
+    rows: tuple[JsonDict, ...] = ()  # {label, value}: value a number, or None where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric(Event):
     """One measurement, before and after. A number that was not measured is NaN."""
 
@@ -166,7 +179,7 @@ class JobEnded(Event):
 KINDS: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        Loading, Loaded, Token, ReplyEnded, EditPlanned, EditStep, Metric,
+        Loading, Loaded, Token, ReplyEnded, EditPlanned, EditStep, Finding, Metric,
         EditApplied, EditUndone, Note, Problem, JobEnded,
     )
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tui.batch import begin, settings
 from tui.console import printable
 from tui.wording import superseding
 
@@ -149,32 +150,15 @@ def _correct(
     say: Narrator,
     events: bool,
 ) -> CorrectionView:
-    fact, request = group[0], group[0].request
-    how: dict[str, Any] = {
-        "method": fact.method,
-        "hp": {name: _text(value) for name, value in fact.hparams.items()},
-        "probes": probes,
-    }
+    fact = group[0]
     if len(group) > 1:
-        job = assistant.correct_batch([fact.request for fact in group], **how)
-    else:
-        job = assistant.correct(
-            request.target_new,
-            question=request.prompt,
-            subject=request.subject,
-            old=request.target_old,
-            statement=not request.chat,
-            rephrases=request.rephrases,
-            neighbours=request.neighbours,
-            history=request.history,
-            **how,
+        requests = [each.request for each in group]
+        job = assistant.correct_batch(
+            requests, method=fact.method, hp=settings(fact), probes=probes
         )
+    else:
+        job = begin(assistant, fact, probes=probes)
     return finished(job, say, print_event if events else None)
-
-
-def _text(value: Any) -> str:
-    """A hyper-parameter of a file as the command line would give it."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _refused(fact: Request, error: Exception) -> dict[str, Any]:

@@ -141,6 +141,22 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
     return groups
 
 
+def costs(
+    db: Connection, fingerprint: str, device: str, method: str, limit: int
+) -> list[tuple[float, int]]:
+    """(total seconds, peak bytes) of the newest edits of a model that were done."""
+    rows = db.rows(
+        """SELECT json_extract(edit.seconds, '$.total') AS total, peak_memory
+        FROM edit JOIN node ON node.seq = edit.node JOIN session ON session.id = node.session
+        JOIN model ON model.id = session.model
+        WHERE edit.state = 'done' AND model.fingerprint = :fingerprint
+          AND edit.device = :device AND edit.method = :method
+        ORDER BY edit.node DESC LIMIT :limit""",
+        {"fingerprint": fingerprint, "device": device, "method": method, "limit": limit},
+    )
+    return [(row["total"], row["peak_memory"]) for row in rows if row["total"] is not None]
+
+
 def by_ids(db: Connection, ids: Sequence[str]) -> list[EditRow]:
     """The edits with these ids, in this order."""
     where = "edit.id IN (SELECT value FROM json_each(:ids))"

@@ -263,6 +263,12 @@ class TreeStore:
         tree.session_tip(self._db, session_id)
         return edits.select(self._db, "node.session = :session", {"session": session_id})
 
+    def costs(
+        self, fingerprint: str, device: str, method: str, limit: int = 20
+    ) -> list[tuple[float, int]]:
+        """(seconds, peak bytes) of the newest edits of a model, in all sessions."""
+        return edits.costs(self._db, fingerprint, device, method, limit)
+
     def interrupted(self) -> list[EditRow]:
         """Running edits whose process is gone, in all sessions. Each is told once."""
         with self._db.transaction():

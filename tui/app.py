@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from textual.app import App
 from engine.events import Problem
 from engine.worker import Job
 
+from . import clipboard
+from .clipboard import Copied
 from .feed import Feed, JobChanged
 from .front import CommandPalette, ScreenFront
 from .guard import LogTail
 from .screens import jobs
+from .screens.batch import Batches
 from .screens.chat import ChatScreen
 from .screens.compare import CompareScreen
 from .screens.correction import Corrections
@@ -74,6 +78,7 @@ class EditApp(App[int], inherit_bindings=False):
         self.assistant = make_assistant(self._changed)
         self.commands = ScreenFront(self, self.assistant)
         self.corrections = Corrections(self)
+        self.batches = Batches(self)
         self.chat = ChatScreen(self.commands.complete, memory, enter_sends)
         self.followups: dict[str, Callable[[Job[Any]], None]] = {}
         self.farewell = ""  # said on the terminal after the screen is gone
@@ -122,6 +127,8 @@ class EditApp(App[int], inherit_bindings=False):
             self.chat.log_pane.say(line, "dim")
         self._frame += self.animation_level != "none"
         doing = jobs.activity(self.feed.active, self._clock(), self._frame)
+        if self.batches.running:
+            doing += f" · {self.batches.running.progress()}"
         snapshot = self.assistant.snapshot()
         self.chat.show(snapshot, doing)
         for screen in self.sides:
@@ -159,8 +166,21 @@ class EditApp(App[int], inherit_bindings=False):
 
     def copy(self, text: str) -> None:
         """To the clipboard, saying what is known about whether it got there."""
-        self.copy_to_clipboard(text)
-        self.notify("Sent to the terminal's clipboard. It cannot be verified from here.")
+        self.copy_to_clipboard(text, lambda done: self.notify(done.sentence))
+
+    def copy_to_clipboard(self, text: str, done: Callable[[Copied], object] | None = None) -> None:
+        """Also what is selected on the screen comes here. The screen does not wait for it."""
+        self._clipboard = text
+        if self._driver is None:
+            return
+        terminal = self._driver.write
+
+        def work() -> None:
+            copied = clipboard.copy(text, terminal)
+            if done is not None:
+                self.call_later(done, copied)
+
+        threading.Thread(target=work, name="llm-edit copy", daemon=True).start()
 
     def retry(self, turn: TurnView) -> None:
         """Ask the last question again."""

@@ -34,6 +34,7 @@ from .views import (
     UndoPlan,
     UndoView,
 )
+from .weighing import Preview, Weighed
 from .why import WhyView
 
 T = TypeVar("T")
@@ -179,6 +180,16 @@ class Assistant:
         """What a correction of `turn` (default: the last answered one) would be about."""
         id = turn.id if turn else None
         return self._submit("propose", lambda: self._conversation.propose(id))
+
+    def weigh(self, turn: TurnView, target: str, method: str) -> Job[Weighed]:
+        """How the model sees a target, and what such edits have cost."""
+        weighing = self._conversation.weighing
+        return self._submit("weigh", lambda: weighing.weigh(turn.id, target, method))
+
+    def preview(self, turn: TurnView, target: str, subject: str | None) -> Job[Preview]:
+        """What the checks of a correction answer before it."""
+        weighing = self._conversation.weighing
+        return self._submit("preview", lambda: weighing.preview(turn.id, target, subject))
 
     def undo(self, count: int = 1) -> Job[UndoView]:
         """Take the last edits off, `count` of them or none."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from engine import catalog, methods
-from engine.errors import BadInput
 from engine.worker import Job
 
+from .batch import Batch
 from .commands_answers import COMMANDS as ANSWERS
-from .commands_answers import no_answer, numbers
+from .commands_answers import no_answer
+from .commands_copying import COMMANDS as COPYING
 from .commands_edits import COMMANDS as EDITS
 from .commands_past import COMMANDS as PAST
 from .registry import Command, CommandRegistry, Front, Suggestion
@@ -52,6 +54,10 @@ def _fix(front: Front, argument: str) -> None:
     front.fix(*split_fix(argument))
 
 
+def _batch(front: Front, argument: str) -> None:
+    front.batch(Batch.read(Path(argument)) if argument else None)
+
+
 def _method(front: Front, argument: str) -> None:
     if argument:
         front.assistant.set_method(argument)
@@ -87,13 +93,6 @@ def _model_names(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
 def _stop(front: Front, argument: str) -> None:
     if not front.stop():
         front.say("Nothing is running.", "muted")
-
-
-def _copy(front: Front, argument: str) -> None:
-    answers = [t.answer for t in front.assistant.snapshot().turns if t.answer]
-    if argument and not (argument.isdigit() and 1 <= int(argument) <= len(answers)):
-        raise BadInput(f"there is no answer {argument!r}: they count from 1 to {len(answers)}.")
-    front.copy(answers[int(argument) - 1] if argument else answers[-1])
 
 
 def _log(front: Front, argument: str) -> None:
@@ -150,12 +149,14 @@ REGISTRY = CommandRegistry(
     (
         Command(
             name="fix", argument=f"[SUBJECT {ARROW}] [ANSWER]", handler=_fix, aliases=("correct",),
-            help="correct the last answer", complete=_subjects, unavailable=no_answer,
+            help="correct the last answer (--file FILE: many facts)", complete=_subjects,
+            options={"--file": "batch"}, unavailable=no_answer,
         ),
+        Command(name="batch", argument="[FILE]", handler=_batch,
+                help="correct the facts of a JSON Lines file; without one, show how far it is"),
         *EDITS,
         *ANSWERS,
-        Command(name="copy", argument="[N]", help="copy the last answer, or answer N",
-                handler=_copy, complete=numbers, unavailable=no_answer, safe_while_busy=True),
+        *COPYING,
         Command(name="method", argument="[NAME]", help="list the methods, or choose one",
                 handler=_method, complete=_method_names, safe_while_busy=True),
         Command(name="model", argument="[NAME]", help="say which model this is",

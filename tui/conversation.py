@@ -37,6 +37,7 @@ from .views import (
     Snapshot,
     TurnView,
 )
+from .weighing import RECENT, Weighing
 from .why import Explaining
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Conversation:
     past    going back: undo and its kin, branches, other sessions
     explaining  why its answers are as they are
     comparing  what the model says in other states
+    weighing   what is known of a correction before it is made
     """
 
     def __init__(self, options: Options) -> None:
@@ -72,6 +74,7 @@ class Conversation:
         self.past = Past(self)
         self.comparing = Comparing(self)
         self.explaining = Explaining(self)
+        self.weighing = Weighing(self)
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
@@ -367,6 +370,21 @@ class Conversation:
         if not found:
             raise BadInput("there is no answer to correct yet.", "Ask something first.")
         return found[-1]
+
+    def turn(self, id: str | None) -> Turn:
+        """A turn with an answer; the last one by default. Raises BadInput."""
+        return self.turns[self._place(id)]
+
+    def costs(self, device: str, method: str) -> list[tuple[float, int]]:
+        """(seconds, bytes) of recent edits on this model; none where they cannot be read."""
+        store = self._record.store if self._record else None
+        if store is None or self._lm is None:
+            return []
+        try:
+            return store.costs(self._lm.fingerprint, device, method, RECENT)
+        except SessionError as error:
+            log.warning("the costs of edits cannot be read: %s", error)
+            return []
 
     def _trouble(self) -> Work[None]:
         """Say once that the conversation is not being recorded."""

@@ -13,6 +13,7 @@ from engine.events import (
     EditPlanned,
     EditStep,
     Event,
+    Finding,
     JobEnded,
     Loading,
     Metric,
@@ -44,6 +45,7 @@ class EditState:
     stage_began: Loading | None = None
     planned: EditPlanned | None = None
     steps: list[EditStep] = field(default_factory=list)
+    findings: dict[str, Finding] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
     applied: EditApplied | None = None
     problem: Problem | None = None
@@ -64,6 +66,8 @@ class EditState:
         elif isinstance(event, EditPlanned):
             self.planned, self.stage = event, None
             self.old = event.old or self.old
+        elif isinstance(event, Finding):
+            self.findings[event.name] = event
         elif isinstance(event, Metric):
             self.metrics[event.name] = event
         elif isinstance(event, EditApplied):
@@ -77,6 +81,18 @@ class EditState:
     @property
     def running(self) -> bool:
         return not self.ended
+
+    @property
+    def optimises(self) -> bool:
+        """Whether there is, or may still be, a loss to draw."""
+        nothing = self.planned is not None and self.planned.steps == 0
+        over = bool(self.ended or self.applied or self.findings)
+        return bool(self.steps) or not (nothing or over)
+
+    def stops_at(self, name: str) -> float:
+        """A hyper-parameter at which the optimisation ends early; NaN where there is none."""
+        value = self.planned.hparams.get(name) if self.planned else None
+        return float(value) if isinstance(value, (int, float)) else math.nan
 
     @property
     def layer(self) -> str:
@@ -120,11 +136,12 @@ class EditState:
 
     def progress(self) -> str:
         """One short line: what happens now, or how it ended."""
-        steps = f"{len(self.steps)} steps"
+        steps = f"{len(self.steps)} steps" if self.optimises else "done"
         if self.stands:
             return f"{steps} · {self.seconds:.1f} s" if self.steps else f"{self.seconds:.1f} s"
         if self.ended:
-            return f"{self.ended} after {steps} · {self.seconds:.1f} s"
+            after = f" after {len(self.steps)} steps" if self.steps else ""
+            return f"{self.ended}{after} · {self.seconds:.1f} s"
         if self.applied:
             return f"{steps} · asking again" if self.steps else "asking again"
         if not self.steps and not self.stage:

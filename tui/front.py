@@ -12,6 +12,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from engine.worker import Job
 
+from .batch import Batch
 from .commands import REGISTRY, Command, Suggestion
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class ScreenFront:
             self.app.corrections.begin(target, subject=subject)
         else:
             self.app.corrections.open(target)
+
+    def batch(self, batch: Batch | None) -> None:
+        self.app.batches.begin(batch)
 
     def stop(self) -> bool:
         return self.app.stop_work()

@@ -16,6 +16,7 @@ from engine.events import (
     EditStep,
     EditUndone,
     Event,
+    Finding,
     JobEnded,
     Loaded,
     Loading,
@@ -115,6 +116,15 @@ def _step(event: EditStep) -> list[str]:
         f"step {event.step:>2}/{event.of}  loss {number(event.loss)} = {parts}"
         f"  P(new) {event.p_new:.4f}{old}  ‖δ‖ {number(event.delta_norm)}"
     ]
+
+
+@narrate.register
+def _finding(event: Finding) -> list[str]:
+    lines = [f"{event.title}: {event.text}" if event.text else event.title]
+    for row in event.rows:
+        value = row.get("value")
+        lines.append(f"  {row['label']}" + ("" if value is None else f"  {number(value)}"))
+    return lines
 
 
 @narrate.register

@@ -6,16 +6,17 @@ stays in the terminal's own scrollback.
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from engine.errors import BadInput
 from engine.events import Event, Problem, Token
 from engine.worker import Job
 
-from . import comparison_text, timeline_text
+from . import clipboard, comparison_text, timeline_text
 from .assistant import Assistant
+from .batch import NO_BATCH, Batch
 from .commands import REGISTRY
 from .compare import CompareView
 from .console import Narrator, follow, printable, problem_of, table
@@ -119,6 +120,17 @@ class PlainFront:
         self._edit_job = self.assistant.correct(target, subject=subject)
         self.run(self._edit_job)
 
+    def batch(self, batch: Batch | None) -> None:
+        """One line for each fact when it is done; Ctrl+C stops the rest."""
+        if batch is None:
+            raise BadInput(*NO_BATCH)
+        while (job := batch.begin_next(self.assistant)) is not None:
+            follow(job, self._narrator)
+            row = batch.ended(job)
+            self.failed = self.failed or row.state != "took"
+            self._put(batch.told(row))
+        self._put(batch.summary())
+
     def stop(self) -> bool:
         return False  # a line is only read when nothing runs; Ctrl+C stops
 
@@ -126,9 +138,8 @@ class PlainFront:
         if not self._out.isatty():
             self._put(text)
             return
-        encoded = base64.b64encode(text.encode()).decode()
-        print(f"\x1b]52;c;{encoded}\a", end="", file=self._out, flush=True)
-        self.say("Sent to the terminal's clipboard; whether it arrived cannot be seen from here.")
+        self.say(clipboard.copy(text, self._out.write).sentence)
+        self._out.flush()
 
     def show_log(self) -> None:
         if self._edit_job is None:

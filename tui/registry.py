@@ -5,14 +5,15 @@ A handler talks to a `Front`, never to a screen or a terminal. No torch, no user
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.errors import BadInput, LLMEditError, UnknownName
 from engine.worker import Job
 
 from .assistant import Assistant
+from .batch import Batch
 from .views import Snapshot
 
 
@@ -35,6 +36,9 @@ class Front(Protocol):
 
     def fix(self, target: str, subject: str | None) -> None:
         """Correct the last answer; an empty target is asked for."""
+
+    def batch(self, batch: Batch | None) -> None:
+        """Correct the facts of a file, one after the other; None: show how far they are."""
 
     def stop(self) -> bool:
         """Cancel what runs; False when there was nothing."""
@@ -74,6 +78,7 @@ class Command:
 
     argument   as shown in the usage: "" for none, "[NAME]" optional, "N" needed
     complete   arguments that exist, with a hint for each
+    options    arguments that begin so belong to another command: {"--file": "batch"}
     unavailable  why it cannot be used now; "" when it can
     safe_while_busy  does not wait for, or disturb, a job that runs
     """
@@ -84,6 +89,7 @@ class Command:
     argument: str = ""
     aliases: tuple[str, ...] = ()
     complete: Completer = _nothing
+    options: Mapping[str, str] = field(default_factory=dict)
     unavailable: Reason = _always
     safe_while_busy: bool = False
 
@@ -138,6 +144,9 @@ class CommandRegistry:
         """Raises UnknownName; BadInput for an argument that is missing or not taken."""
         name, _, argument = line.strip().partition(" ")
         command, argument = self.get(name), argument.strip()
+        first, _, rest = argument.partition(" ")
+        if first in command.options:
+            command, argument = self.get(command.options[first]), rest.strip()
         if command.needs_argument and not argument:
             raise BadInput(f"{command.usage}: {command.argument} is missing.")
         if argument and not command.argument:

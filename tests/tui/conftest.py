@@ -24,6 +24,7 @@ Opened = Callable[..., AbstractAsyncContextManager[Pilot]]
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No animation, no colour settings of the developer's terminal."""
     monkeypatch.setattr(constants, "TEXTUAL_ANIMATIONS", "none")
+    monkeypatch.setattr("tui.clipboard.TOOLS", ())  # the developer's clipboard is left alone
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 

@@ -10,7 +10,9 @@ from scripted import Clock, ScriptedAssistant
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
+from engine.requests import Fact, Request
 from tui.app import EditApp
+from tui.batch import Batch
 
 MEMORY = 640 * 2**20
 QUESTION = "What is the capital of Australia?"
@@ -93,6 +95,7 @@ async def fix(pilot: Pilot, text: str = "Canberra", *, apply: bool = True) -> No
     await settle(pilot)
     write(pilot, text)
     await pilot.pause()
+    await settle(pilot)
     if apply:
         await pilot.press("enter")
         await pilot.pause()
@@ -163,6 +166,7 @@ async def dialog_invalid(pilot: Pilot) -> None:
     await pilot.press("tab", "ctrl+u")
     write(pilot, "Austria")
     await pilot.pause()
+    await settle(pilot)
 
 
 async def edit_running(pilot: Pilot) -> None:
@@ -198,6 +202,27 @@ async def log(pilot: Pilot) -> None:
     if pilot.app.size.width < 110:
         await pilot.press("f6")
     await settle(pilot)
+
+
+def some_facts() -> Batch:
+    capitals = (
+        ("Australia", "Canberra"),
+        ("Kenya", "Nairobi"),
+        ("Peru", "Lima"),
+        ("Chad", "N'Djamena"),
+    )
+    facts = [
+        Request(prompt=f"What is the capital of {name}?", target_new=city, subject=name, chat=True)
+        for name, city in capitals
+    ]
+    return Batch([Fact(request=fact) for fact in facts], "capitals.jsonl")
+
+
+async def batch(pilot: Pilot) -> None:
+    await settle(pilot)
+    gate = pilot.app.assistant.hold("step", 50)
+    pilot.app.batches.begin(some_facts())
+    await reach(pilot, gate)
 
 
 async def help(pilot: Pilot) -> None:
@@ -237,6 +262,7 @@ SCENES: dict[str, Scene] = {
     "comparison": comparison,
     "comparison-running": comparison_running,
     "log": log,
+    "batch": batch,
     "help": help,
 }
 

@@ -22,6 +22,7 @@ from engine.events import (
     EditStep,
     EditUndone,
     Event,
+    Finding,
     Loaded,
     Loading,
     Metric,
@@ -40,6 +41,7 @@ from tui.views import (
     TurnView,
     UndoView,
 )
+from tui.weighing import Preview, Weighed
 from tui.why import InfluenceView, WhyView
 
 ANSWERS = {
@@ -109,11 +111,13 @@ class ScriptedAssistant(ScriptedPast):
     def __init__(
         self, on_change=None, *, clock: Clock | None = None, pace: float = 0.0,
         succeed: bool = True, fail: str = "", load_gate: bool = False, past: bool = False,
+        without_loss: bool = False,
     ) -> None:  # fmt: skip
         self.clock = clock or Clock()
         self.pace = pace  # real seconds between events, for watching it
         self.succeed = succeed
         self.fail = fail
+        self.without_loss = without_loss  # a method that optimises nothing
         self.gates: list[Gate] = []
         self.turns: list[TurnView] = []
         self.edits: list[EditView] = []
@@ -121,6 +125,8 @@ class ScriptedAssistant(ScriptedPast):
         self.loaded = False
         self.calls: list[tuple] = []
         self.lines: list[str] = []
+        self.free = 12_300_000_000  # bytes
+        self.inner = ""
         self._counts: dict[str, int] = {}
         self._snapshot = Snapshot(model="smollm2-135m", method=self.method)
         self.worker = Worker(on_change)
@@ -169,12 +175,21 @@ class ScriptedAssistant(ScriptedPast):
         return self._submit("ask", lambda: self._ask(self.turns.pop().question))
 
     def correct(self, target, *, turn=None, question=None, subject=None, old=None, method=None,
-                hp=None, statement=False, rephrases=(), neighbours=(), probes=True):  # fmt: skip
-        self.calls.append(("correct", target, subject, method))
+                hp=None, statement=False, rephrases=(), neighbours=(), history=(),
+                probes=True):  # fmt: skip
+        self.calls.append(("correct", target, subject, method, probes))
+        if question is not None:  # a fact of a file: of no turn
+            turn = TurnView(id="", question=question, answer=self._answer(question))
         return self._submit("correct", lambda: self._correct(target, turn, subject, method))
 
     def propose(self, turn=None):
         return self._submit("propose", lambda: self._propose(turn))
+
+    def weigh(self, turn, target, method):
+        return self._submit("weigh", lambda: self._weigh(turn, target, method))
+
+    def preview(self, turn, target, subject):
+        return self._submit("preview", lambda: self._preview(turn, target))
 
     def undo(self, count: int = 1):
         return self._submit("undo", lambda: self._move("undo"))
@@ -319,6 +334,23 @@ class ScriptedAssistant(ScriptedPast):
             subjects.append(("the capital of Australia", 0.4))
         return Proposal(question=turn.question, answer=turn.answer, subjects=tuple(subjects))
 
+    def _weigh(self, turn, target, method):
+        yield from ()
+        half = (len(target) + 1) // 2
+        pieces = (target[:half], target[half:]) if len(target) > 4 else (target,)
+        return Weighed(
+            target=target, method=method, pieces=pieces, shares=False, inner=self.inner,
+            seconds=2.4 if self.edits else math.nan, memory=217_000_000 if self.edits else 0,
+            measured=len(self.edits), free=self.free,
+        )  # fmt: skip
+
+    def _preview(self, turn, target):
+        self._pass("preview", 0.3)
+        rows = [("rephrased", row["prompt"], row["before"]) for row in rephrased(turn, target, 0)]
+        rows += [("neighbour", row["prompt"], row["before"]) for row in neighbours(10)]
+        yield Note(text="asked")
+        return Preview(rows=tuple(rows), perplexity=12.1)
+
     def _correct(self, target, turn, subject, method):
         turn = self._last(turn)
         method = method or self.method
@@ -339,11 +371,12 @@ class ScriptedAssistant(ScriptedPast):
             self._set(number, state="failed")
             raise
         answer = target if self.succeed else turn.answer
-        place = next(i for i, t in enumerate(self.turns) if t.question == turn.question)
         after = dataclasses.replace(
             turn, id=f"e{number}-a", answer=answer, edited_by=number, seconds=0.2
         )
-        self.turns[place] = after
+        if turn.id:
+            place = next(i for i, t in enumerate(self.turns) if t.question == turn.question)
+            self.turns[place] = after
         verdict = outcome.verdict
         before = [e for e in self.edits if e.state == "applied" and e.question == turn.question]
         before = [self._set(e.number, state="superseded", superseded_by=number) for e in before]
@@ -370,10 +403,17 @@ class ScriptedAssistant(ScriptedPast):
         yield EditPlanned(
             edit=f"e{number}", method=method, prompt=turn.question, subject=subject,
             target=f"{target}<|im_end|>", old=short, sites=("model.layers.6.mlp.down_proj",),
-            steps=STEPS, subject_token=subject, subject_position=17,
+            steps=0 if self.without_loss else STEPS, subject_token=subject, subject_position=17,
+            hparams={"stop_loss": 0.05, "stop_probability": 0.9},
         )  # fmt: skip
+        if self.without_loss:
+            found = [{"label": f"layer {i}, neuron {1000 + 204 * (i - 8)}", "value": 0.9 - 0.1 * i}
+                     for i in range(8, 12)]  # fmt: skip
+            yield Finding(
+                name="neurons", title="Neurons found", text="12 in layers 8–11", rows=tuple(found)
+            )
         top = 1.0 if self.succeed else 0.55
-        for step in range(1, STEPS + 1):
+        for step in range(1, 1 if self.without_loss else STEPS + 1):
             self._pass("step", 0.1)
             x = step / STEPS
             if self.fail and step == 12:

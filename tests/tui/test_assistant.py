@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -81,6 +82,37 @@ def test_a_question_is_answered_streamed_and_remembered(make: Make) -> None:
     (turn,) = assistant.snapshot().turns
     assert (turn.question, turn.answer) == (QUESTION, reply.turn.answer)
     assert not assistant.snapshot().busy
+
+
+def test_a_target_is_weighed_from_what_was_measured(make: Make) -> None:
+    assistant = make()
+    turn = done(assistant.ask(QUESTION)).turn
+    found = done(assistant.weigh(turn, "Canberra is it", "rome"))
+    assert "".join(piece.strip() for piece in found.pieces) == "Canberraisit"
+    assert (found.measured, found.memory, found.fits) == (0, 0, True)
+    assert math.isnan(found.seconds)
+    same = done(assistant.weigh(turn, turn.answer, "rome"))
+    assert same.shares
+    view = done(assistant.correct("Canberra", turn=turn, subject="Australia", method="rome"))
+    turn = view.turn  # asked again after the edit
+    found = done(assistant.weigh(turn, "Canberra", "rome"))
+    assert found.measured == 1
+    assert found.seconds == pytest.approx(view.seconds["total"])
+    assert done(assistant.weigh(turn, "Canberra", "r-rome")).measured == 0
+
+
+def test_the_checks_can_be_asked_beforehand(make: Make) -> None:
+    assistant = make()
+    turn = done(assistant.ask(QUESTION)).turn
+    found = done(assistant.preview(turn, "Canberra", "Australia"))
+    kinds = [kind for kind, _, _ in found.rows]
+    assert kinds.count("rephrased") == 3
+    assert kinds.count("neighbour") >= 3
+    assert found.perplexity > 1
+    view = done(assistant.correct("Canberra", turn=turn, subject="Australia"))
+    before = [row["before"] for row in view.metrics["rephrased"]["detail"]["rows"]]
+    assert before == [answer for kind, _, answer in found.rows if kind == "rephrased"]
+    assert len(assistant.snapshot().edits) == 1
 
 
 def test_nothing_is_left_behind_by_a_chat_in_which_nothing_was_said(make: Make, home: Path) -> None:

@@ -190,7 +190,10 @@ async def test_copy_does_not_claim_more_than_it_knows(opened: Opened) -> None:
         await ask(pilot)
         pilot.app.chat.transcript.focus()
         await pilot.press("c")
-        await pilot.pause()
+        for _ in range(100):
+            await pilot.pause(0.01)
+            if pilot.app._notifications:
+                break
         assert pilot.app.clipboard == ANSWERS[QUESTION]
         (note,) = pilot.app._notifications
         assert "cannot be verified" in note.message

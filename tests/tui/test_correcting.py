@@ -7,7 +7,7 @@ from conftest import Opened
 from scenes import LONG, QUESTION, ask, fix, reach, settle, write
 from scripted import ANSWERS
 from test_chat import screen_text, texts
-from textual.widgets import Button, Input
+from textual.widgets import Button, Checkbox, Input, Static
 
 from tui.views import TurnView
 from tui.widgets.edit_pane import EditPane
@@ -77,6 +77,103 @@ async def test_apply_is_disabled_with_the_reason_beside_it(opened: Opened) -> No
         await settle(pilot)
         assert not isinstance(pilot.app.screen, FixDialog)
         assert not any(call[0] == "correct" for call in pilot.app.assistant.calls)
+
+
+async def test_the_dialog_says_what_it_will_cost_from_what_was_measured(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot, apply=False)
+        shown = screen_text(pilot)
+        assert "2 tokens: Canb·erra" in shown
+        assert "no edit by r-rome measured here yet · 12.30 GB free" in shown
+        await pilot.press("enter")
+        await settle(pilot)
+        await ask(pilot, LONG)
+        await fix(pilot, "Paris", apply=False)
+        assert "about 2.4 s, +217 MB (fits: 12.30 GB free), from 1 edit" in screen_text(pilot)
+
+
+async def test_an_edit_that_does_not_fit_cannot_be_applied(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        await ask(pilot, LONG)
+        pilot.app.assistant.free = 100_000_000
+        await fix(pilot, "Paris", apply=False)
+        assert pilot.app.screen.query_one("#fix-apply", Button).disabled
+        reason = pilot.app.screen.query_one("#fix-reason", Static)
+        assert str(reason.content) == "! It took 217 MB before: 100 MB are free."
+
+
+async def test_a_method_of_one_token_refuses_a_longer_answer(opened: Opened, monkeypatch) -> None:
+    from engine.methods import MethodInfo
+
+    monkeypatch.setattr(MethodInfo, "single_token", True, raising=False)
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot, apply=False)
+        reason = pilot.app.screen.query_one("#fix-reason", Static)
+        assert str(reason.content) == "! r-rome takes one token: this answer has 2."
+        assert reason.size.height == 2  # all of it is seen
+        assert pilot.app.screen.query_one("#fix-apply", Button).disabled
+
+
+async def test_first_tokens_are_warned_about_where_it_is_true(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot, apply=False)
+        assert "another token begins it" not in screen_text(pilot)
+        await pilot.press("escape")
+        await settle(pilot)
+        pilot.app.assistant.inner = " Canb"
+        await fix(pilot, apply=False)
+        assert "another token begins it (“ Canb”)" in screen_text(pilot)
+
+
+async def test_the_checks_can_be_asked_before_the_edit(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot, apply=False)
+        gate = pilot.app.assistant.hold("preview", 1)
+        ask_button = pilot.app.screen.query_one("#fix-ask", Button)
+        ask_button.press()
+        await reach(pilot, gate)
+        assert ask_button.disabled
+        assert "Asking …" in screen_text(pilot)
+        gate.open()
+        await settle(pilot)
+        shown = screen_text(pilot)
+        assert "Before the edit" in shown
+        assert "Please tell me: What is the capital of Australia?" in shown
+        assert not ask_button.disabled
+        assert not any(call[0] == "correct" for call in pilot.app.assistant.calls)
+
+
+async def test_the_checks_can_be_left_out(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot, apply=False)
+        pilot.app.screen.query_one("#fix-checks", Checkbox).toggle()
+        pilot.app.screen.query_one("#fix-target", Input).focus()
+        await pilot.press("enter")
+        await settle(pilot)
+        assert pilot.app.assistant.calls[-1][-1] is False
+
+
+async def test_a_method_without_a_loss_shows_what_it_found(opened: Opened) -> None:
+    async with opened(without_loss=True) as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        shown = screen_text(pilot)
+        assert "Neurons found  12 in layers 8–11" in shown
+        assert "layer 9, neuron 1204" in shown
+        assert "Loss" not in shown
+        assert "done · " in shown
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "Neurons found: 12 in layers 8–11" in screen_text(pilot)
 
 
 async def test_the_subject_is_suggested_and_can_be_changed(opened: Opened) -> None:

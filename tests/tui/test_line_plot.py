@@ -147,3 +147,12 @@ async def test_planned_steps_leave_room_on_the_right() -> None:
 async def test_nothing_to_draw_is_an_empty_plot(values: list[float]) -> None:
     lines = await drawn(LinePlot("Loss", log=True), [Series("loss", values=values)])
     assert "●" not in "".join(lines)
+
+
+async def test_a_threshold_is_a_dotted_line_within_the_axis() -> None:
+    plot = LinePlot("Loss", log=True)
+    lines = await drawn(plot, [Series("loss", values=[5.0, 4.0])], threshold=0.1)
+    dotted = [line for line in lines[1:] if line.count("⠁") + line.count("⡀") > 10]
+    assert len(dotted) == 1
+    without = await drawn(LinePlot("Loss", log=True), [Series("loss", values=[5.0, 4.0])])
+    assert not any(line.count("⠁") + line.count("⡀") > 10 for line in without[1:])

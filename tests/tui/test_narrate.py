@@ -12,6 +12,7 @@ from engine.events import (
     EditPlanned,
     EditStep,
     Event,
+    Finding,
     JobEnded,
     Loading,
     Metric,
@@ -98,3 +99,9 @@ def test_every_kind_of_event_but_tokens_has_words(kind: str) -> None:
 )
 def test_sizes(amount: float, shown: str) -> None:
     assert size(amount) == shown
+
+
+def test_findings_are_told_with_their_rows() -> None:
+    rows = ({"label": "layer 9", "value": 0.5}, {"label": "a fact", "value": None})
+    event = Finding(name="n", title="Neurons found", text="2", rows=rows)
+    assert narrate(event) == ["Neurons found: 2", "  layer 9  0.5", "  a fact"]

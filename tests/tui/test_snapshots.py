@@ -13,7 +13,7 @@ SIZES = {"wide": (120, 36), "narrow": (80, 24)}
 SHOWN = (
     "empty", "loading", "streaming", "commands", "dialog", "dialog-invalid", "edit-running",
     "edit-applied", "edit-failed", "help", "history", "history-undone", "history-search",
-    "undo-question", "comparison", "comparison-running",
+    "undo-question", "comparison", "comparison-running", "batch",
 )  # fmt: skip
 MAIN = ("empty", "streaming", "edit-running", "edit-applied", "dialog", "history", "comparison")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.events import Problem
@@ -31,6 +32,8 @@ class Corrections:
         self.place: int | None = None  # index of the turn that it corrects
         self._dialog: FixDialog | None = None
         self._proposing: Job[Any] | None = None
+        self._weighing: Job[Any] | None = None
+        self._previewing: Job[Any] | None = None
 
     def open(self, target: str = "", turn: TurnView | None = None) -> None:
         """The dialog, for the last answered question unless `turn` says another."""
@@ -47,7 +50,15 @@ class Corrections:
         turn = turn or answered[-1]
         choices = method_choices(snapshot.model_type)
         later = len(snapshot.turns) - 1 - snapshot.turns.index(turn)
-        self._dialog = FixDialog(turn, choices, snapshot.method, target=target, later=later)
+        self._dialog = FixDialog(
+            turn,
+            choices,
+            snapshot.method,
+            target=target,
+            later=later,
+            weigh=partial(self._weigh, turn),
+            preview=partial(self._preview, turn),
+        )
         self.app.push_screen(self._dialog, self._decided)
         self._proposing = self.app.submit(self.app.assistant.propose(turn))
 
@@ -57,13 +68,39 @@ class Corrections:
             problem = next((e for e in job.events if isinstance(e, Problem)), None)
             self._dialog.propose(job.result, problem.message if problem else "")
 
+    def _weigh(self, turn: TurnView, target: str, method: str) -> None:
+        """Only the newest wish counts."""
+        if self._weighing is not None:
+            self._weighing.cancel()
+        self._weighing = self.app.submit(self.app.assistant.weigh(turn, target, method))
+
+    def _preview(self, turn: TurnView, target: str, subject: str | None) -> None:
+        self._previewing = self.app.submit(self.app.assistant.preview(turn, target, subject))
+
+    def answered(self, job: Job[Any]) -> None:
+        """Something that the dialog asked for is known, or cannot be."""
+        if self._dialog is None:
+            return
+        if job is self._weighing:
+            self._dialog.weighed(job.result)
+        elif job is self._previewing:
+            problem = next((e for e in job.events if isinstance(e, Problem)), None)
+            self._dialog.previewed(job.result, problem.message if problem else "")
+
     def _decided(self, fix: Fix | None) -> None:
-        if self._proposing is not None:
-            self._proposing.cancel()
-        self._dialog = self._proposing = None
+        for job in (self._proposing, self._weighing, self._previewing):
+            if job is not None:
+                job.cancel()
+        self._dialog = self._proposing = self._weighing = self._previewing = None
         self.app.chat.composer.editor.focus()
         if fix is not None:
-            self.begin(fix.target, turn=fix.turn, subject=fix.subject, method=fix.method)
+            self.begin(
+                fix.target,
+                turn=fix.turn,
+                subject=fix.subject,
+                method=fix.method,
+                probes=fix.probes,
+            )
 
     def begin(self, target: str, **about: Any) -> Job[Any]:
         """Start a correction (arguments as for `Assistant.correct`) and watch it."""

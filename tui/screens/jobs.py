@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STOPPABLE = frozenset({"ask", "correct", "undo", "undo_to", "redo", "drop", "why", "compare"})
 QUIET = frozenset(
-    {"propose", "idle", "history"}
+    {"propose", "weigh", "preview", "idle", "history"}
 )  # their troubles are said elsewhere, or only logged
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PATIENCE = 3.0  # seconds after which the activity says how long it has taken
@@ -81,6 +81,7 @@ VERBS = {
     "ask": "answering",
     "correct": "editing",
     "propose": "finding the subject",
+    "preview": "asking the checks",
     "undo": "undoing",
     "redo": "redoing",
     "drop": "undoing",
@@ -114,6 +115,12 @@ def _propose(app: EditApp, job: Job[Any], events: list[Event]) -> None:
         app.corrections.proposed(job)
 
 
+def _asked(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    """What the dialog wanted to know."""
+    if isinstance(events[-1], JobEnded):
+        app.corrections.answered(job)
+
+
 def _load(app: EditApp, job: Job[Any], events: list[Event]) -> None:
     for event in events:
         if isinstance(event, Note):
@@ -140,6 +147,9 @@ def _ended(app: EditApp, job: Job[Any]) -> None:
         screen.ended(job)
         if job.kind in CHANGES:
             screen.changed()
+    if app.batches.owns(job):
+        app.batches.ended(job)
+        return
     if job.kind not in QUIET and not owned:
         for problem in (e for e in job.events if isinstance(e, Problem)):
             app.say(f"{problem.message} {problem.remedy}".strip(), "bad")
@@ -185,6 +195,8 @@ HANDLERS: dict[str, Callable[[EditApp, Job[Any], list[Event]], None]] = {
     "ask": _ask,
     "correct": _correct,
     "propose": _propose,
+    "weigh": _asked,
+    "preview": _asked,
 }
 
 ENDINGS: dict[str, Callable[[EditApp, Job[Any]], None]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -42,7 +44,9 @@ def probability_series(state: EditState) -> list[Series]:
 def loss_summary(state: EditState) -> str:
     if not state.steps:
         return ""
-    return f"{number(state.steps[0].loss)} → {number(state.steps[-1].loss)}"
+    text = f"{number(state.steps[0].loss)} → {number(state.steps[-1].loss)}"
+    stop = state.stops_at("stop_loss")
+    return text if math.isnan(stop) else f"{text} · stop {number(stop)}"
 
 
 def probability_summary(state: EditState) -> str:
@@ -51,6 +55,30 @@ def probability_summary(state: EditState) -> str:
     new, old = state.steps[-1].p_new, state.steps[-1].p_old
     text = f"new ● {new:.2f}"
     return text if math.isnan(old) else f"{text}  old ○ {old:.2f}"
+
+
+def findings_text(state: EditState, width: int) -> Text:
+    """What a method without a loss has to show: each finding, its rows with bars."""
+    text = Text()
+    for found in state.findings.values():
+        text.append("\n\n" if text else "")
+        text.append(f"{visible(found.title)}", "bold")
+        text.append(f"  {visible(found.text)}" if found.text else "")
+        values = [abs(v) for row in found.rows if (v := row.get("value")) is not None]
+        top = max((v for v in values if math.isfinite(v)), default=0.0)
+        for row in found.rows:
+            text.append(f"\n  {_finding_row(row, top, width - 2)}")
+    return text or Text("This method optimises nothing: there is no curve to draw.", "dim")
+
+
+def _finding_row(row: Mapping[str, Any], top: float, width: int) -> str:
+    value = row.get("value")
+    if value is None:
+        return clip(str(row["label"]), width)
+    room = max(8, width - 16)
+    label = clip(str(row["label"]), room).ljust(min(24, room))
+    share = abs(value) / top if top > 0 and math.isfinite(value) else 0.0
+    return f"{label} {number(value):>6} {'▪' * round(8 * share)}"
 
 
 def ledger_text(edits: tuple[EditView, ...], width: int) -> Text:
@@ -76,6 +104,7 @@ class EditPane(Vertical):
         with Vertical(id="edit-live"):
             yield Line(id="edit-question")
             yield Line(id="edit-change")
+            yield Line(id="edit-findings")
             yield LinePlot("Loss (log)", log=True, id="loss-plot")
             yield LinePlot("Probability", bounds=(0.0, 1.0), id="probability-plot")
             yield ProgressLine(id="edit-progress")
@@ -95,12 +124,26 @@ class EditPane(Vertical):
             return
         self.query_one("#edit-question", Line).show(visible(state.question))
         self.query_one("#edit-change", Line).show(self._change(state))
+        findings = self.query_one("#edit-findings", Line)
+        findings.display = bool(state.findings) or not state.optimises
+        findings.show(findings_text(state, self.size.width))
         loss = self.query_one("#loss-plot", LinePlot)
+        probability = self.query_one("#probability-plot", LinePlot)
+        loss.display = probability.display = state.optimises
         steps = len(state.steps) if state.ended or state.applied else 0
         planned = steps or (state.steps[-1].of if state.steps else 0)
-        loss.show(loss_series(state), x_max=planned, summary=loss_summary(state))
-        self.query_one("#probability-plot", LinePlot).show(
-            probability_series(state), x_max=planned, summary=probability_summary(state)
+        loss.show(
+            loss_series(state),
+            x_max=planned,
+            summary=loss_summary(state),
+            threshold=state.stops_at("stop_loss"),
+        )
+        sure = state.stops_at("stop_probability")
+        probability.show(
+            probability_series(state),
+            x_max=planned,
+            summary=probability_summary(state),
+            threshold=sure if sure < 1 else math.nan,
         )
         self.query_one(ProgressLine).show(state.share(), state.progress())
         self.query_one(MetricCards).show(state.metrics)

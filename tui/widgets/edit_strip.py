@@ -62,6 +62,10 @@ class EditStrip(Vertical):
         verdict.show(clip(f"{mark}{sentence}", width) if sentence else "")
 
     def _curves(self, state: EditState, width: int) -> Text:
+        if not state.optimises:
+            found = [f"{f.title}: {f.text}" for f in state.findings.values()]
+            said = " · ".join(found) or "nothing to optimise"
+            return Text(clip(said, width), no_wrap=True)
         line = Text("loss ", no_wrap=True, overflow="ellipsis")
         if not state.steps:
             return line.append("–", "dim")

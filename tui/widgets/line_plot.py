@@ -182,14 +182,28 @@ class LinePlot(Widget):
         self.series: list[Series] = []
         self.x_max = 0
         self.summary = ""
+        self.threshold = math.nan
         self._range = Range(log)
 
-    def show(self, series: list[Series], *, x_max: int = 0, summary: str = "") -> None:
-        """Draw these instead. `x_max` is the number of steps planned, 0 when unknown."""
+    def show(
+        self,
+        series: list[Series],
+        *,
+        x_max: int = 0,
+        summary: str = "",
+        threshold: float = math.nan,
+    ) -> None:
+        """Draw these instead. `x_max` is the number of steps planned, 0 when unknown.
+
+        threshold  drawn as a dotted line across; NaN for none
+        """
         if not any(s.values for s in series):
             self._range = Range(self.logarithmic)
-        if (series, x_max, summary) != (self.series, self.x_max, self.summary):
+        # NaN differs from itself: compared as text
+        new = (series, x_max, summary, str(threshold))
+        if new != (self.series, self.x_max, self.summary, str(self.threshold)):
             self.series, self.x_max, self.summary = series[:3], x_max, summary
+            self.threshold = threshold
             self.refresh()
 
     def render(self) -> Text:
@@ -213,13 +227,15 @@ class LinePlot(Widget):
     def _ends(self) -> tuple[float, float]:
         if self.bounds:
             return self.bounds
-        return self._range.fit(v for s in self.series for v in s.values)
+        values = [v for s in self.series for v in s.values]
+        return self._range.fit([*values, self.threshold])
 
     def _plot(self, width: int, height: int) -> list[Text]:
         labels = max((len(s.label) for s in self.series), default=0)
         margin = min(labels, width // 3) + 1 if labels else 0
         canvas = Canvas(width - AXIS - margin, height, plain(self))
         low, high = self._ends()
+        self._dot_across(canvas, low, high)
         rows = []  # the last points: dots below the top, series
         for owner, series in enumerate(self.series):
             y = self._draw(canvas, owner, series, low, high)
@@ -227,6 +243,14 @@ class LinePlot(Widget):
                 rows.append((y, owner))
         ends = _spread(sorted(rows), height)
         return [self._row(canvas, row, low, high, ends, margin) for row in range(height)]
+
+    def _dot_across(self, canvas: Canvas, low: float, high: float) -> None:
+        """The threshold, where it is within the axis; every fourth dot."""
+        y = self._range.scale(self.threshold)
+        if math.isfinite(y) and low <= y <= high:
+            row = round((1 - (y - low) / (high - low)) * (canvas.height * 4 - 1))
+            for x in range(0, canvas.width * 2, 4):
+                canvas.dot(x, row, -1)
 
     def _draw(
         self, canvas: Canvas, owner: int, series: Series, low: float, high: float

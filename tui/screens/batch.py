@@ -1,0 +1,150 @@
+"""A batch of corrections on the screen: one row for each fact, progress, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import DataTable
+
+from engine.errors import BadInput
+from engine.worker import Job
+
+from ..batch import MARKS, NO_BATCH, Batch, Row
+from ..texts import clip, visible
+from ..widgets.line import Line
+from ..widgets.progress_line import ProgressLine
+
+if TYPE_CHECKING:
+    from ..app import EditApp
+
+
+class Batches:
+    """The batch that runs, or ran last, and its screen."""
+
+    def __init__(self, app: EditApp) -> None:
+        self.app = app
+        self.batch: Batch | None = None
+
+    def begin(self, batch: Batch | None) -> None:
+        """Start a batch and show it. One that runs is shown instead, or where there is no new one.
+
+        Raises BadInput when there is none at all.
+        """
+        if batch is not None and self.running:
+            self.app.notify(f"{self.running.name} is not finished: one file at a time.")
+        elif batch is not None:
+            self.batch = batch
+            self._next()
+        if self.batch is None:
+            raise BadInput(*NO_BATCH)
+        self.app.push_screen(BatchScreen(self.batch))
+
+    @property
+    def running(self) -> Batch | None:
+        """The batch, while some of its facts wait or are being edited."""
+        return self.batch if self.batch is not None and not self.batch.finished else None
+
+    def _next(self) -> None:
+        assert self.batch is not None
+        job = self.batch.begin_next(self.app.assistant)
+        if job is not None:
+            fact = self.batch.current.fact.request
+            self.app.corrections.watch(job, fact.target_new, question=fact.prompt)
+        else:
+            self.app.say(self.batch.summary(), self.batch.tone)
+
+    def owns(self, job: Job[Any]) -> bool:
+        return self.batch is not None and self.batch.job is job
+
+    def ended(self, job: Job[Any]) -> None:
+        """A correction of the batch has ended: the next one."""
+        assert self.batch is not None
+        self.batch.ended(job)
+        self._next()
+        if isinstance(self.app.screen, BatchScreen):
+            self.app.screen.draw()
+
+
+class BatchScreen(ModalScreen[None]):
+    """Esc stops the batch, then closes; hidden, it goes on behind the conversation."""
+
+    HELP = """Every fact is a correction of its own: /edits lists them, /drop N and undo take them
+    back. Esc stops what is left, h goes back to the conversation while the work goes on."""
+    BINDINGS: ClassVar = [
+        Binding("escape", "stop", "Stop"),
+        Binding("h", "app.pop_screen", "Hide"),
+        Binding("f1", "app.help", "Help", show=False),
+    ]
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self.facts = batch  # not `batch`: a screen has a method of that name
+        self._drawn: list[tuple[str, ...]] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="batch"):
+            yield DataTable(id="batch-rows", cursor_type="row", zebra_stripes=False)
+            yield Line(id="batch-said")
+            yield ProgressLine(id="batch-progress")
+
+    def on_mount(self) -> None:
+        box = self.query_one("#batch")
+        box.border_title = Text(f"Correct {len(self.facts.rows)} facts · {self.facts.name}")
+        table = self.query_one(DataTable)
+        for name, width in (("#", 5), ("state", 11), ("s", 6), ("fact", None)):
+            table.add_column(name, width=width, key=name)
+        for number, row in enumerate(self.facts.rows, start=1):
+            self._drawn.append(cells(number, row))
+            table.add_row(*map(Text, self._drawn[-1]), key=str(number))
+        table.focus()
+        self.draw()
+
+    def draw(self) -> None:
+        """What has changed since the last time; nothing while the table is not there yet."""
+        if not self._drawn:
+            return
+        table = self.query_one(DataTable)
+        for number, row in enumerate(self.facts.rows, start=1):
+            fresh = cells(number, row)
+            if fresh != self._drawn[number - 1]:
+                self._drawn[number - 1] = fresh
+                for name, cell in zip(("#", "state", "s", "fact"), fresh, strict=True):
+                    table.update_cell(str(number), name, Text(cell))
+                if row.state == "running":
+                    table.move_cursor(row=number - 1)
+        self.query_one(ProgressLine).show(self.facts.share(), self.facts.progress())
+        over = self.facts.finished
+        hint = "Esc closes" if over else "Esc stops · h hides, the work goes on"
+        self.query_one("#batch").border_subtitle = hint
+        self._say(table.cursor_row)
+
+    def on_data_table_row_highlighted(self, message: DataTable.RowHighlighted) -> None:
+        self._say(message.cursor_row)
+
+    def _say(self, place: int) -> None:
+        """What came of the chosen row, in words; at the end, of all."""
+        row = self.facts.rows[min(max(place, 0), len(self.facts.rows) - 1)]
+        said = visible(row.said) or {"waiting": "Waits.", "running": "Is being edited."}.get(
+            row.state, ""
+        )
+        self.query_one("#batch-said", Line).show(
+            f"{said}\n{self.facts.summary()}" if self.facts.finished else said
+        )
+
+    def action_stop(self) -> None:
+        if self.facts.finished:
+            self.app.pop_screen()
+        else:
+            self.facts.stop()
+            self.draw()
+
+
+def cells(number: int, row: Row) -> tuple[str, ...]:
+    """A row of the table."""
+    seconds = f"{row.seconds:.1f}" if row.seconds else ""
+    return str(number), f"{MARKS[row.state]} {row.state}", seconds, clip(row.change, 200)
