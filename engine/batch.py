@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import alarms
 from .correct import (
     Answered,
     Clock,
@@ -84,6 +85,7 @@ def correct_batch(
         after = yield from ask_all(lm, requests)
         reprobed = yield from _probe(lm, asked)
         now = fluency(lm) if probes else math.nan
+        warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
     facts = tuple(
         Corrected(request, b, a, took(request, a.answer))
@@ -98,7 +100,7 @@ def correct_batch(
     outcome = Outcome(
         edit=edit,
         success=all(fact.success for fact in facts),
-        verdict=verdict_of(facts),
+        verdict=" ".join([verdict_of(facts), *warnings]),
         facts=facts,
         metrics=tuple(metrics),
         layers=layers,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import methods, patches
+from . import alarms, methods, patches
 from .arch import weight_of
 from .config import resolve_hparams
 from .edit import Edit, new_id
@@ -133,6 +133,8 @@ def correct(
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = _ask(lm, prompt, request)
         reprobed = (yield from asked.ask(lm)) if asked else None
+        now = reprobed.perplexity if reprobed else math.nan
+        warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
     layers = tuple(layer_of(lm, patch) for patch in edit.patches)
     metrics = [_said(request, before, after)]
@@ -143,7 +145,7 @@ def correct(
     outcome = Outcome(
         edit=edit,
         success=_succeeded(request, after),
-        verdict=_verdict(request, after, metrics),
+        verdict=" ".join([_verdict(request, after, metrics), *warnings]),
         facts=(Corrected(request, before, after, _succeeded(request, after)),),
         metrics=tuple(metrics),
         layers=layers,

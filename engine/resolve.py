@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import closed_form
+from . import alarms, closed_form
 from .batch import ask_all, said_metric, took, verdict_of
 from .config import COMMAND_LINE, HParams, Source, build
 from .correct import Clock, Corrected, Outcome, applied, layer_of, provenance_of, weight_metric
@@ -95,6 +95,7 @@ def resolve(
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = yield from ask_all(lm, requests)
         now = fluency(lm)
+        warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
     facts = tuple(
         Corrected(request, b, a, took(request, a.answer))
@@ -110,7 +111,7 @@ def resolve(
     outcome = Outcome(
         edit=edit,
         success=all(fact.success for fact in facts),
-        verdict=verdict_of(facts, "answered as wanted"),
+        verdict=" ".join([verdict_of(facts, "answered as wanted"), *warnings]),
         facts=facts,
         metrics=metrics,
         layers=layers,

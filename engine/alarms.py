@@ -1,0 +1,74 @@
+"""What many edits do to a model as a whole, said before it is too late.
+
+Sequences of edits rarely fail one by one: perplexity and weight norms grow first (the collapse
+that Gupta et al. 2024, arXiv:2401.07453, and others describe).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from .arch import weight_of
+from .errors import UnsupportedModel
+from .evaluate.probes import fluency
+from .patches import LowRank, Patch
+
+if TYPE_CHECKING:
+    from .lm import LM
+
+PERPLEXITY = 1.10  # of the unedited model's
+NORM = 1.5  # ‖W + Δ‖ / ‖W‖ of a site, as if Δ were orthogonal to W
+_KEPT = "perplexity of the unedited model"
+
+
+def warnings(lm: LM, patches: Sequence[Patch], perplexity: float) -> list[str]:
+    """Sentences about a model with these patches; none where all is well.
+
+    perplexity  on the packaged prose, with the patches; NaN: not measured
+    """
+    said = []
+    fresh = _unedited(lm) if not math.isnan(perplexity) else math.nan
+    if perplexity > PERPLEXITY * fresh:
+        more = 100 * (perplexity / fresh - 1)
+        said.append(f"Perplexity is {more:.0f} % above the unedited model's: undo what can go.")
+    for site, size in _norms(lm, patches).items():
+        if size > NORM:
+            said.append(f"The weight {site} has grown to {size:.1f} times its norm.")
+    return said
+
+
+def _unedited(lm: LM) -> float:
+    found = lm.kept.get(_KEPT)
+    if not isinstance(found, float):
+        with lm.bare():
+            found = lm.kept[_KEPT] = fluency(lm)
+    return found
+
+
+def _norms(lm: LM, patches: Sequence[Patch]) -> dict[str, float]:
+    """Per site √(1 + ‖Δ‖²/‖W‖²) for the sum Δ of its patches; quantised weights are left out."""
+    by_site: dict[str, list[Patch]] = {}
+    for patch in patches:
+        by_site.setdefault(patch.site, []).append(patch)
+    found = {}
+    for site, own in by_site.items():
+        try:
+            weight = float(weight_of(lm.model.get_submodule(site), lm.arch).float().norm())
+        except UnsupportedModel:
+            continue
+        found[site] = math.sqrt(1 + (_norm(own) / weight) ** 2)
+    return found
+
+
+def _norm(patches: Sequence[Patch]) -> float:
+    """‖Σ Δ‖_F of one site; of low-rank patches alone without making any matrix of its size."""
+    if all(isinstance(patch, LowRank) for patch in patches):
+        low = [patch for patch in patches if isinstance(patch, LowRank)]
+        A, B = torch.cat([p.A for p in low], dim=1), torch.cat([p.B for p in low])
+        return LowRank(low[0].site, A, B).norm()
+    total = sum((patch.delta() for patch in patches[1:]), patches[0].delta())
+    return float(total.norm())
