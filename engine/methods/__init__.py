@@ -146,6 +146,7 @@ _BUILT_IN = (
         paper="Gu et al. 2026, arXiv:2505.14679",
         needs_subject=False,
         batch=True,
+        families=(*DECODERS, "t5"),
     ),
     MethodInfo(
         name="kn",

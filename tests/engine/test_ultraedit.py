@@ -15,6 +15,7 @@ from engine.above import Above, example, nll
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss
 from engine.lm import LM
+from engine.methods import get
 from engine.methods.ultraedit import UltraEditParams, ultraedit
 from engine.requests import Request
 from engine.running import Running, felt, of_text
@@ -200,3 +201,11 @@ def test_an_update_that_is_not_finite_is_refused(text: str) -> None:
         params(text, down=())
     with pytest.raises(BadRequest, match="needs a fact"):
         finish(ultraedit(lm, [], params(text)))
+
+
+def test_what_is_known_of_it() -> None:
+    info = get("ultraedit")
+    assert info.params_class() is UltraEditParams
+    assert info.batch
+    assert not info.needs_subject
+    assert "t5" in info.families
