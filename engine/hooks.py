@@ -26,8 +26,7 @@ def capture(
     """Record the outputs (or first inputs) of the named modules during the block.
 
     stop   end the block as soon as the last of `names` has run: nothing above it is computed
-    Yields a dict from name to tensor, filled while the model runs. Nothing is copied: without
-    `stop`, falcon adds the attention to its MLP's output in place after it was seen.
+    Yields a dict from name to tensor, filled while the model runs. Inputs are not copied.
     """
     seen: dict[str, Tensor] = {}
 
