@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # a ledger can be kept without torch
     from .patches import Patch
     from .requests import Request
 
+RESOLVED = "resolve"  # the method of an edit that stands for those it supersedes: engine/resolve.py
+
 
 class Ledger:
     """Active edits in order, and the undone ones that `redo` can put back.

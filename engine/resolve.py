@@ -26,13 +26,11 @@ from .edit import Edit, new_id
 from .errors import BadRequest
 from .evaluate.probes import fluency, prose
 from .events import EditPlanned, Event, Loading, Metric
-from .ledger import Ledger
+from .ledger import RESOLVED, Ledger
 from .patches import LowRank
 
 if TYPE_CHECKING:
     from .lm import LM
-
-METHOD = "resolve"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,12 @@ def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
 
 
 def resolve(
-    lm: LM, ledger: Ledger, *, overrides: Mapping[str, str] | None = None, seed: int = 0
+    lm: LM,
+    ledger: Ledger,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    seed: int = 0,
+    edit_id: str = "",
 ) -> Generator[Event, None, Outcome]:
     """One edit in place of all that are `resolvable`, in the ledger when this returns.
 
@@ -68,13 +71,13 @@ def resolve(
     if len(edits) < 2:
         raise BadRequest(
             f"{len(edits)} of the acting edits can be solved again; it takes two.",
-            "Closed-form methods keep what that needs: r-rome, emmet, memit, alphaedit.",
+            "Methods with a closed form keep what that needs: see docs/closed-form.md.",
         )
     given = Source(COMMAND_LINE, overrides or {})
     hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     requests = [request for edit in edits for request in edit.requests]
     sites = tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
-    made = new_id()
+    made = edit_id or new_id()
     yield _planned(made, edits, sites, hp)
     with lm.active(ledger.patches()):
         before = yield from ask_all(lm, requests)
@@ -83,7 +86,7 @@ def resolve(
     patches = yield from _solved(lm, edits, sites, hp)
     clock.lap("edit")
     edit = Edit(
-        method=METHOD,
+        method=RESOLVED,
         requests=tuple(requests),
         patches=tuple(patches),
         hparams=hp.to_json(),
@@ -130,7 +133,7 @@ def _planned(
 ) -> EditPlanned:
     return EditPlanned(
         edit=edit,
-        method=METHOD,
+        method=RESOLVED,
         prompt=f"{len(edits)} edits, solved again together",
         subject=None,
         target="",

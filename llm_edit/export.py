@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,12 +129,25 @@ def _kept(ref: str, *, tensors: bool) -> Kept:
         superseded = list(store.superseded(session.id))
         rows = [row for row in active if row.id not in superseded]
         edits = list(ledger_at(store, session).acting) if tensors else []
+        by_id = {row.id: row for row in store.edits(session.id)}  # dropped ones among them
     facts = [
-        Fact(request=Request.from_json(r), method=row.method, hparams=row.body["hparams"])
+        Fact(request=Request.from_json(r), method=made.method, hparams=made.body["hparams"])
         for row in rows
-        for r in row.body["requests"]
+        for made in _as_made(row, by_id)
+        for r in made.body["requests"]
     ]
     return Kept(session, rows, facts, edits, superseded)
+
+
+def _as_made(row: EditRow, by_id: Mapping[str, EditRow]) -> Iterator[EditRow]:
+    """The edit; where it is others solved again, those: a method makes them, not `resolve`."""
+    from engine.ledger import RESOLVED
+
+    if row.method != RESOLVED:
+        yield row
+        return
+    for id in row.supersedes:
+        yield from _as_made(by_id[id], by_id)
 
 
 def _undone(store: Store, session: Session) -> str:

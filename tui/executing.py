@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import LLMEditError
 from engine.events import EditApplied, EditPlanned, Event, Loading, ReplyEnded, Token
-from engine.ledger import Ledger
+from engine.ledger import RESOLVED, Ledger
 from engine.requests import Request
 from sessions.errors import SessionError
 from sessions.rows import EditRow
@@ -202,21 +202,25 @@ class Execution:
         """The method, run again with everything that was recorded of it."""
         from engine.batch import correct_batch
         from engine.correct import correct
+        from engine.resolve import resolve
 
         requests = [Request.from_json(r) for r in row.request.get("requests") or [row.request]]
         ledger = self._ledger(act.nodes[0].parent)
         planned = next((e for e in act.events if isinstance(e, EditPlanned)), None)
         how: dict[str, Any] = {
-            "method": row.method,
             "overrides": as_texts(planned.hparams if planned else row.hparams),
-            "probes": any(m.name not in ("said", "weight") for m in row.metrics),
             "seed": row.seed,
             "edit_id": row.id,
         }
-        if len(requests) == 1:
-            work = correct(self.lm, ledger, requests[0], **how)
+        if row.method == RESOLVED:
+            work = resolve(self.lm, ledger, **how)
         else:
-            work = correct_batch(self.lm, ledger, requests, **how)
+            how["method"] = row.method
+            how["probes"] = any(m.name not in ("said", "weight") for m in row.metrics)
+            if len(requests) == 1:
+                work = correct(self.lm, ledger, requests[0], **how)
+            else:
+                work = correct_batch(self.lm, ledger, requests, **how)
         events: list[Event] = []
         with closing(work):
             while True:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.requests import read_facts
+
 from .conftest import Run
 from .small import QUESTION, hparams
 
@@ -202,6 +204,12 @@ def test_edits_solved_again_are_one_that_undo_takes_off(
     assert solved.code == 1, solved.err  # a tiny random model did not learn Paris
     row = solved.json
     assert (row["method"], len(row["facts"]), len(row["supersedes"])) == ("resolve", 2, 2)
+    replayed = run("replay", row["session"], "--execute")
+    assert replayed.code == 0, replayed.out
+    assert "edit #3 (resolve): " in replayed.out
+    facts = tmp_path / "facts.jsonl"
+    run("export", row["session"], "--format", "jsonl", "--out", facts)
+    assert [fact.method for fact in read_facts(facts)] == ["r-rome", "r-rome"]
     assert run("undo").code == 0
     again = run("redo", "--json").json
     assert again["active"] == [row["edit_id"]]
