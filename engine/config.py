@@ -8,6 +8,9 @@ A method declares a frozen dataclass; files and the command line fill it. Later 
     hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`
     key=value                            the command line
 
+The packaged files of a method that another package adds are in that package: see
+`MethodInfo.hparams`. It may have none, where the class has a default for every field.
+
 A key that is unknown, missing or of the wrong type is an error that names file, key and type.
 Values are coerced by the declared type, because YAML reads `5e-1` as text.
 """
@@ -24,7 +27,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
-from . import paths
+from . import methods, paths
 from .errors import BadFile, BadSetting
 
 LAYER = "layer"
@@ -77,7 +80,7 @@ def resolve_hparams(
     Raises BadSetting, BadFile.
     """
     shape = {"model_type": model_type, "n_layers": n_layers, "width": width}
-    files = [paths.packaged(f"{method}/default.yaml")]
+    files = defaults(method)
     files += [p for p in presets(method) if _match(p) == shape]
     own = paths.home() / "hparams" / method / f"{file_name(name)}.yaml"
     files += [own] if own.exists() else []
@@ -88,15 +91,30 @@ def resolve_hparams(
     return build(cls, sources, n_layers=n_layers)
 
 
+def folder(method: str) -> Path:
+    """Where the packaged files of a method are: ours, or those of the package that adds it."""
+    packaged = paths.packaged(method)
+    if packaged.is_dir():
+        return packaged
+    info = methods.methods().get(method)
+    return info.hparams() if info else packaged
+
+
+def defaults(method: str) -> list[Path]:
+    """Its `default.yaml`: one file, or none for a method of another package that has none."""
+    file = folder(method) / "default.yaml"
+    return [file] if file.is_file() or method in methods.METHODS else []
+
+
 def presets(method: str) -> list[Path]:
     """The packaged files of a method for particular models."""
-    folder = paths.packaged(method)
-    return sorted(p for p in folder.glob("*.yaml") if p.name != "default.yaml")
+    folder_ = folder(method)
+    return sorted(p for p in folder_.glob("*.yaml") if p.name != "default.yaml")
 
 
 def _named(method: str, name: str) -> Path:
     """A packaged file that is asked for by name. Raises BadSetting."""
-    found = {p.stem: p for p in sorted(paths.packaged(f"{method}/named").glob("*.yaml"))}
+    found = {p.stem: p for p in sorted((folder(method) / "named").glob("*.yaml"))}
     if name not in found:
         known = f"Known: {', '.join(found)}." if found else ""
         raise BadSetting(f"{COMMAND_LINE}: {method} has no preset {name!r}.", known)

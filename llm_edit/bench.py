@@ -86,7 +86,7 @@ def all_command(
     from engine import methods as registry
     from engine.evaluate import datasets
 
-    chosen = [m.strip() for m in methods.split(",") if m.strip()] or list(registry.METHODS)
+    chosen = [m.strip() for m in methods.split(",") if m.strip()] or list(registry.methods())
     infos = [registry.get(name) for name in chosen]
     sets = [datasets.load(datasets.find(name), n) for name in names]
     wanted, lm = _load(given)

@@ -100,11 +100,10 @@ def _checked() -> list[Path]:
 def _hparams(path: Path) -> Path:
     """A user's file of hyper-parameters, held against its method."""
     from engine import methods
-    from engine.config import Source, build
+    from engine.config import Source, build, defaults
     from engine.config import settings as keys
 
     info = methods.get(path.parent.name)
-    packaged = paths.packaged(f"{info.name}/default.yaml")
-    sources = [Source(str(file), keys(file)) for file in (packaged, path) if file.is_file()]
+    sources = [Source(str(file), keys(file)) for file in (*defaults(info.name), path)]
     build(info.params_class(), sources)
     return path

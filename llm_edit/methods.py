@@ -17,7 +17,10 @@ def methods(as_json: bool) -> None:
     """List the editing methods."""
     from engine import methods as known
 
-    found = list(known.methods().values())
+    every, broken = known.plugins()
+    found = list(every.values())
+    for name, reason in broken.items():
+        click.echo(f"left out: {name}: {reason}", err=True)
     if as_json:
         hidden = {"target", "params"}
         rows = [dataclasses.asdict(m) for m in found]

@@ -6,8 +6,8 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
 from engine import methods
-from engine.config import resolve_hparams
 from engine.contexts import contexts
+from engine.correct import hparams_of
 from engine.events import Event
 
 if TYPE_CHECKING:
@@ -25,15 +25,7 @@ def prepare(
     info = methods.get(method)
     if lm.arch.model_type not in info.families:
         return
-    hp, _ = resolve_hparams(
-        info.name,
-        info.params_class(),
-        model_type=lm.arch.model_type,
-        n_layers=lm.n_layers,
-        width=lm.width,
-        name=lm.name,
-        overrides={**overrides, "seed": str(seed)},
-    )
+    hp, _ = hparams_of(lm, info, overrides, seed)
     layers = getattr(hp, "layers", None) or ([hp.layer] if hasattr(hp, "layer") else [])
     if hasattr(hp, "tokens") and layers:
         yield from lm.statistics.moments(layers, text=hp.text, tokens=hp.tokens)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from ..errors import UnknownName
+from .. import paths
+from ..errors import BadSetting, UnknownName
+
+log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "llm_edit.methods"
 
@@ -49,6 +55,18 @@ class MethodInfo:
     def params_class(self) -> Any:
         """Its hyper-parameter dataclass (imports it)."""
         return _load(self.params)
+
+    def hparams(self) -> Path:
+        """The folder of its files of hyper-parameters, which need not be there.
+
+        Ours are packaged; those of another package are in `hparams/<name>` inside it.
+        """
+        package = self.target.partition(":")[0].partition(".")[0]
+        if package == __name__.partition(".")[0]:
+            return paths.packaged(self.name)
+        spec = find_spec(package)
+        places = spec.submodule_search_locations if spec else None
+        return Path(next(iter(places), ".") if places else ".") / "hparams" / self.name
 
 
 _BUILT_IN = (
@@ -166,20 +184,43 @@ def methods() -> dict[str, MethodInfo]:
 
     An entry point of the group `llm_edit.methods` names a MethodInfo; ours cannot be replaced.
     """
-    found = dict(METHODS)
+    return plugins()[0]
+
+
+def plugins() -> tuple[dict[str, MethodInfo], dict[str, str]]:
+    """All methods; and what installed packages register that cannot be used, with the reason."""
+    found, broken = dict(METHODS), {}
     for point in entry_points(group=ENTRY_POINTS):
-        info = point.load()
-        if isinstance(info, MethodInfo):
-            found.setdefault(info.name, info)
-    return found
+        try:
+            info = point.load()
+        except Exception as error:  # whatever another package's import may raise
+            broken[point.name] = f"{point.value} cannot be imported ({_told(error)})"
+            log.info("method %s: %s", point.name, broken[point.name], exc_info=True)
+            continue
+        if not isinstance(info, MethodInfo):
+            broken[point.name] = f"{point.value} is no MethodInfo"
+        elif info.name in found:
+            broken[point.name] = f"{point.value}: there is a method {info.name!r} already"
+        else:
+            found[info.name] = info
+    return found, broken
 
 
 def get(name: str) -> MethodInfo:
-    """Raises UnknownName."""
-    known = methods()
+    """Raises UnknownName; BadSetting for a method whose package is broken."""
+    if name in METHODS:
+        return METHODS[name]
+    known, broken = plugins()
+    if name not in known and name in broken:
+        raise BadSetting(f"method {name!r} cannot be used: {broken[name]}.")
     if name not in known:
         raise UnknownName("method", name, known)
     return known[name]
+
+
+def _told(error: Exception) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def _load(target: str) -> Any:

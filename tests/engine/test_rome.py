@@ -528,6 +528,7 @@ def test_installed_packages_can_add_methods(monkeypatch: pytest.MonkeyPatch) -> 
 
     class Point:
         def __init__(self, value: object) -> None:
+            self.name, self.value = "theirs", "a:b"
             self.load = lambda: value
 
     points = [Point(theirs), Point(impostor), Point("not a method")]
