@@ -357,4 +357,4 @@ def test_the_list_of_data(
     assert run(["bench", "list", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["data"] == [{"file": "flat.json", "format": "counterfact-flat", "records": 1}]
-    assert set(told["protocols"]) == {"run", "speed", "chat"}
+    assert set(told["protocols"]) == {"run", "all", "sequence", "speed", "chat"}
