@@ -6,10 +6,7 @@ has one too. What they begin with is measured once on ordinary text and kept on 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
-import os
 import random
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -18,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import hooks
+from . import hooks, measured
 from .above import Above, Example, nll, placed
 from .descent import p_old
 from .events import Event, Loading
@@ -31,8 +26,6 @@ from .statistics import passages_of
 
 if TYPE_CHECKING:
     from .lm import LM
-
-log = logging.getLogger(__name__)
 
 _READ = 24  # tokens of a passage that are read ...
 _TARGET = 3  # ... and the ones behind them that are predicted, as an answer would be
@@ -175,30 +168,11 @@ def _at(x: Tensor, examples: Sequence[Example]) -> Tensor:
 
 
 def _save(file: Path, found: Running) -> None:
-    """Written aside and renamed: a killed process leaves no half file."""
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    tensors = {
-        "count": torch.tensor(found.count),
-        "mean": found.mean.cpu(),
-        "spread": found.spread.cpu(),
-    }
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, aside)
-        os.replace(aside, file)
-    except (OSError, SafetensorError) as error:
-        log.warning("statistics are not kept: %s", error)
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    tensors = {"count": torch.tensor(found.count), "mean": found.mean, "spread": found.spread}
+    measured.save(file, {name: tensor.cpu() for name, tensor in tensors.items()})
 
 
 def _load(file: Path) -> Running | None:
     """What `_save` wrote; None for a file that is not there or was damaged since."""
-    if not file.exists():
-        return None
-    try:
-        found = load_file(file)
-        return Running(int(found["count"]), found["mean"], found["spread"])
-    except (SafetensorError, OSError, KeyError) as error:
-        log.warning("statistics are measured again: %s: %s", file, error)
-        return None
+    found = measured.load(file, "count", "mean", "spread")
+    return None if found is None else Running(int(found["count"]), found["mean"], found["spread"])

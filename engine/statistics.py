@@ -7,11 +7,8 @@ collection goes on where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import logging
-import os
 import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import measured
 from .assets import text_corpus
 from .errors import BadSetting, SingularCovariance
 from .events import Event, Loading
@@ -31,8 +27,6 @@ from .paths import cache
 
 if TYPE_CHECKING:
     from .lm import LM
-
-log = logging.getLogger(__name__)
 
 SEQUENCE = 128  # tokens of a text that are read: editing prompts are short too
 BATCH = 16  # texts at a time: short enough a slice for a waiting job
@@ -98,12 +92,12 @@ class Moment:
 
     def _decomposed(self) -> tuple[Tensor, Tensor]:
         kept = self.file.with_suffix(".eigen.safetensors") if self.file else None
-        found = _read(kept) if kept else None
+        found = measured.load(kept, "values", "vectors") if kept else None
         if found is None:
             values, vectors = torch.linalg.eigh(self.C)
             found = {"values": values, "vectors": vectors.contiguous()}
             if kept:
-                _write(kept, found)
+                measured.save(kept, found)
         return found["values"].to(self.C), found["vectors"].to(self.C)
 
     def to(self, device: torch.device) -> Moment:
@@ -236,37 +230,12 @@ def _save(file: Path, moment: Moment) -> None:
         "factor": moment.factor.contiguous(),
         "tokens": torch.tensor(moment.tokens),
     }
-    _write(file, tensors)
+    measured.save(file, tensors)
 
 
 def _load(file: Path) -> Moment | None:
     """What `_save` wrote; None for a file that is not there or was damaged since."""
-    found = _read(file)
-    if found is None or not {"C", "factor", "tokens"} <= set(found):
+    found = measured.load(file, "C", "factor", "tokens")
+    if found is None:
         return None
     return Moment(found["C"], found["factor"], int(found["tokens"]), file)
-
-
-def _write(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Written aside and renamed: a killed process leaves no half file."""
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, aside)
-        os.replace(aside, file)
-    except (OSError, SafetensorError) as error:
-        # A full disk costs the next start some seconds, not this edit.
-        log.warning("statistics are not kept: %s", error)
-        with contextlib.suppress(OSError):
-            aside.unlink()
-
-
-def _read(file: Path) -> dict[str, Tensor] | None:
-    if not file.exists():
-        return None
-    try:
-        found: dict[str, Tensor] = load_file(file)
-        return found
-    except (SafetensorError, OSError) as error:
-        log.warning("statistics are collected again: %s: %s", file, error)
-        return None
