@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from . import hooks
 from .rerun import right_padded
-from .tokens import Rendered, target_ids
+from .tokens import Rendered, end_of_text, first_of_old, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -57,11 +57,26 @@ def example(
     own  each token is predicted at its own position, the ones before it read; otherwise all of
          them at the prompt's last position
     """
-    target = target_ids(lm.tokenizer, prompt, request.target_new)
-    old = target_ids(lm.tokenizer, prompt, request.target_old)[0] if request.target_old else -1
-    if end and not prompt.ending and lm.tokenizer.eos_token_id is not None:
-        target = (*target, lm.tokenizer.eos_token_id)
-    return placed(lm, prompt.ids, target, own=own, old=-1 if old == target[0] else old)
+    ending = end_of_text(lm.tokenizer, prompt) if end else ()
+    target = (*target_ids(lm.tokenizer, prompt, request.target_new), *ending)
+    old = first_of_old(lm.tokenizer, prompt, request.target_new, request.target_old)
+    return placed(lm, prompt.ids, target, own=own, old=old)
+
+
+def examples(
+    lm: LM,
+    requests: Sequence[Request],
+    prompts: Sequence[Sequence[Rendered]],
+    *,
+    end: bool = False,
+    own: bool = True,
+) -> list[Example]:
+    """Per request an `example` of its target after each of its prompts, one after the other."""
+    return [
+        example(lm, prompt, request, end=end, own=own)
+        for request, each in zip(requests, prompts, strict=True)
+        for prompt in each
+    ]
 
 
 def placed(

@@ -72,6 +72,20 @@ def target_ids(tokenizer: Any, prompt: Rendered, target: str) -> tuple[int, ...]
     return continuation(tokenizer, prompt.glue + target) + prompt.ending
 
 
+def end_of_text(tokenizer: Any, prompt: Rendered) -> tuple[int, ...]:
+    """What ends a text behind `prompt`, where `target_ids` does not end it already."""
+    end = tokenizer.eos_token_id
+    return () if prompt.ending or end is None else (end,)
+
+
+def first_of_old(tokenizer: Any, prompt: Rendered, new: str, old: str | None) -> int:
+    """First token of the old answer; -1 where none is known or the new one begins alike."""
+    if not old:
+        return -1
+    first = target_ids(tokenizer, prompt, old)[0]
+    return -1 if first == target_ids(tokenizer, prompt, new)[0] else first
+
+
 def locate(prompt: Rendered, words: str) -> Span:
     """Characters of `prompt.text` that hold `words`, looked for in the question alone.
 

@@ -29,7 +29,7 @@ from .config import HParams
 from .errors import DivergedLoss
 from .events import EditStep, Event
 from .rerun import Full, Row, Suffix, rerun
-from .tokens import Rendered, last_token, target_ids
+from .tokens import Rendered, end_of_text, first_of_old, last_token, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -83,6 +83,13 @@ class Value:
     def output(self) -> Tensor:
         """[d] mean over the prompts: W k̄ (+ bias) where the module is mlp_out."""
         return self.outputs.mean(0)
+
+    def asked(self, *, both: bool) -> Tensor:
+        """Keys [c, d_ff] at which δ is asked for: the mean over the prompts; `both`: the bare
+        prompt's and the mean over the contexts, where there are any."""
+        if both and len(self.keys) > 1:
+            return torch.stack([self.keys[0], self.keys[1:].mean(0)])
+        return self.keys.mean(0, keepdim=True)
 
 
 At = Literal["mlp_out", "block", "attn_out+mlp_out"]
@@ -211,7 +218,7 @@ class _Fact:
 
     def __init__(self, lm: LM, request: Request, prompts: Prompts, hp: ValueParams) -> None:
         assert request.subject is not None
-        ending = _ending(lm, prompts[0]) if hp.end else ()
+        ending = end_of_text(lm.tokenizer, prompts[0]) if hp.end else ()
         self.target = (*target_ids(lm.tokenizer, prompts[0], request.target_new), *ending)
         self.rows = [_row(prompt, request.subject, self.target) for prompt in prompts]
         self.rows.append(_essence(lm, request))
@@ -219,7 +226,8 @@ class _Fact:
         self.losses: list[float] = []
         self.parts: dict[str, float] = {}
         self.p_new, self.p_old, self.norm0 = 0.0, math.nan, 0.0
-        self._old = _first_of_old(lm, request, prompts[0])
+        new, old = request.target_new, request.target_old
+        self._old = first_of_old(lm.tokenizer, prompts[0], new, old)
         self._targets = torch.tensor(self.target, device=lm.device)
         self._turns = _turns(len(prompts), hp.turns)
         self._sure = [0.0] * len(self._turns)
@@ -301,18 +309,3 @@ def _essence(lm: LM, request: Request) -> Row:
     prompt = lm.prompt(f"{request.subject} is a", chat=request.chat)
     lookup = last_token(prompt, request.subject)
     return Row(prompt.ids[: lookup + 1], lookup, (lookup,))
-
-
-def _ending(lm: LM, prompt: Rendered) -> tuple[int, ...]:
-    """What ends a text, where the target does not end it already."""
-    end = lm.tokenizer.eos_token_id
-    return () if prompt.ending or end is None else (end,)
-
-
-def _first_of_old(lm: LM, request: Request, prompt: Rendered) -> int:
-    """First token of the old answer, or -1 without one or where the new one begins alike."""
-    if not request.target_old:
-        return -1
-    old = target_ids(lm.tokenizer, prompt, request.target_old)[0]
-    new = target_ids(lm.tokenizer, prompt, request.target_new)[0]
-    return -1 if old == new else old

@@ -55,14 +55,7 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     values = yield from optimise_values(lm, requests, prompts, layer, hp)
     optimised = time.perf_counter()
 
-    # Per fact the mean key, or (`both`) the bare prompt's and the contexts' mean.
-    asked = [
-        torch.stack([v.keys[0], v.keys[1:].mean(0)])
-        if hp.both and len(v.keys) > 1
-        else v.keys.mean(0, keepdim=True)
-        for v in values
-    ]
-    K = torch.stack(asked)  # [n, c, d_ff]
+    K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
     past = past_keys(lm, site) if hp.past else K.new_empty(0, K.shape[-1])
     held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
     solve = weighted(moment, hp.weight or lm.arch.mlp_width, past, held, hp.anchor_weight)

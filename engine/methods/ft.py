@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import contexts
-from ..above import Above, example
+from ..above import Above, examples
 from ..arch import weight_of
 from ..config import Layer
 from ..descent import DescentParams, descend
@@ -76,12 +76,8 @@ def _edit(
     texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, sites, hp, name)
-    examples = [
-        example(lm, prompt, request, end=hp.end, own=hp.scored == "own")
-        for request, own in zip(requests, prompts, strict=True)
-        for prompt in own
-    ]
-    above = Above(lm, examples, min(hp.layers), fast=hp.fast)
+    given = examples(lm, requests, prompts, end=hp.end, own=hp.scored == "own")
+    above = Above(lm, given, min(hp.layers), fast=hp.fast)
     measured = time.perf_counter()
 
     deltas = [zeros(lm, site) for site in sites]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import contexts, hooks
-from ..above import Above, Example, example, nll, placed
+from ..above import Above, Example, examples, nll, placed
 from ..descent import check, p_old
 from ..edit import Edit
 from ..errors import BadRequest
@@ -64,11 +64,7 @@ def locft_bf(lm: LM, requests: Sequence[Request], hp: LocFtParams) -> Generator[
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, (site,), hp, "locft-bf")
     past = _past(lm, site)
-    fresh = [
-        example(lm, prompt, request, end=hp.end)
-        for request, own in zip(requests, prompts, strict=True)
-        for prompt in own
-    ]
+    fresh = examples(lm, requests, prompts, end=hp.end)
     above = _above(lm, layer, len(past) + len(fresh), fast=hp.fast)
     rows = above.rows([*fresh, *past])
     yield Note(text=f"{site}: fitted to {len(past)} examples of earlier edits as well")
@@ -109,8 +105,8 @@ def _fit(
             batch = [*chosen, *others]
             with hooks.patched(lm.model, {site: beside(delta)}):
                 log_p = above.log_p(batch)
-            examples = [above.examples[i] for i in batch]
-            each = nll(log_p, examples)
+            run = [above.examples[i] for i in batch]
+            each = nll(log_p, run)
             loss = each.mean()
             losses.append(float(loss.detach()))
             check(losses[0], losses[-1], len(losses))
@@ -120,7 +116,7 @@ def _fit(
                 loss=losses[-1],
                 parts={"nll": losses[-1]},
                 p_new=float((-each.detach()[: len(chosen)]).exp().mean()),
-                p_old=p_old(examples, log_p),
+                p_old=p_old(run, log_p),
                 delta_norm=float(delta.detach().norm()),
             )
             if bool((each.detach()[: len(chosen)] < hp.stop_loss).all()):

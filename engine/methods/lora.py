@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import contexts
-from ..above import Above, example
+from ..above import Above, examples
 from ..config import Layer
 from ..descent import DescentParams, descend
 from ..edit import Edit
@@ -63,12 +63,8 @@ def lora(lm: LM, requests: Sequence[Request], hp: LoraParams) -> Generator[Event
     texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, sites, hp, "lora")
-    examples = [
-        example(lm, prompt, request, end=hp.end)
-        for request, own in zip(requests, prompts, strict=True)
-        for prompt in own
-    ]
-    above = Above(lm, examples, min(hp.layers), fast=hp.fast)
+    given = examples(lm, requests, prompts, end=hp.end)
+    above = Above(lm, given, min(hp.layers), fast=hp.fast)
     measured = time.perf_counter()
 
     sampler = torch.Generator().manual_seed(hp.seed)

@@ -72,8 +72,9 @@ def direction(
     edits").
     """
     bare, mean = value.keys[0], value.keys.mean(0)
-    if name == "r-rome" and both and len(value.keys) > 1:
-        K = torch.stack([bare, value.keys[1:].mean(0)], dim=1)  # [d_ff, 2]
+    asked = value.asked(both=both and name == "r-rome")
+    if len(asked) > 1:
+        K = asked.T.contiguous()  # [d_ff, 2]
         U = solve(K)
         gram = (K.to(U).T @ U).double()
         ones = torch.ones(2, 1, dtype=gram.dtype)
@@ -115,9 +116,7 @@ def _edit(
     row, denominator = direction(
         name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
     )
-    asked = value.keys.mean(0)[None]
-    if name == "r-rome" and hp.both and len(value.keys) > 1:
-        asked = torch.stack([value.keys[0], value.keys[1:].mean(0)])
+    asked = value.asked(both=hp.both and name == "r-rome")
     patch = LowRank(site, value.delta[:, None].clone(), row[None].clone(), asked[None].clone())
     solved = time.perf_counter()
     numbers = _numbers(value, denominator)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .. import contexts
-from ..above import Above, example
+from ..above import Above, examples
 from ..config import HParams, Layer
 from ..edit import Edit
 from ..errors import BadRequest, DivergedLoss
@@ -68,13 +68,10 @@ def ultraedit(
     begun = yield from of_text(lm, sites, lowest, text=hp.text, passages=hp.passages)
     prompts = [contexts.prompts(lm, request, ())[:1] for request in requests]
     yield planned(lm, requests, prompts, (), sites, hp, "ultraedit")
-    examples = [
-        example(lm, prompt, request, end=hp.end)
-        for request, (prompt,) in zip(requests, prompts, strict=True)
-    ]
+    given = examples(lm, requests, prompts, end=hp.end)
     measured = time.perf_counter()
 
-    above = Above(lm, examples, lowest, fast=hp.fast)
+    above = Above(lm, given, lowest, fast=hp.fast)
     losses, seen, old = felt(lm, above, sites)
     loss = float(losses.mean())
     p_new = float((-losses).exp().mean())
