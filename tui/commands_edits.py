@@ -10,7 +10,7 @@ from .registry import Command, Front
 from .views import EditView, Snapshot
 
 STANDING = ("applied", "superseded")  # states of edits that can be dropped
-TOOK = (*STANDING, "undone", "elsewhere")  # states of edits that were finished
+FINISHED = (*STANDING, "undone", "elsewhere")  # states of edits that were made
 MARKS = {
     "applied": "on", "undone": "undone", "failed": "failed", "cancelled": "stopped",
     "interrupted": "interrupted", "running": "running", "elsewhere": "other branch",
@@ -28,9 +28,8 @@ def counted(argument: str) -> int:
 
 def edit_row(edit: EditView) -> tuple[str, ...]:
     """A line of `/edits`."""
-    took = ("yes" if edit.success else "no") if edit.state in TOOK else ""
-    fact = edit.subject or edit.question
-    return str(edit.number), state_words(edit), edit.method, f"{fact} → {edit.target}", took
+    took = ("yes" if edit.success else "no") if edit.state in FINISHED else ""
+    return str(edit.number), state_words(edit), edit.method, edit.fact, took
 
 
 def state_words(edit: EditView) -> str:
@@ -69,7 +68,7 @@ def _no_edits(snapshot: Snapshot) -> str:
 
 
 def _numbers(edits: Iterable[EditView]) -> list[tuple[str, str]]:
-    return [(str(e.number), f"{e.subject or e.question} → {e.target}") for e in edits]
+    return [(str(e.number), e.fact) for e in edits]
 
 
 def _all(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
@@ -84,7 +83,7 @@ def _last(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
     """How many edits `/undo` can take off, with the one it then ends with."""
     standing = [e for e in snapshot.edits if e.state in STANDING]
     return (
-        (str(n), f"back to before edit #{e.number} ({e.subject or e.question} → {e.target})")
+        (str(n), f"back to before edit #{e.number} ({e.fact})")
         for n, e in enumerate(reversed(standing), start=1)
     )
 

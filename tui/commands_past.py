@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from engine.errors import BadInput
 
+from .commands_edits import FINISHED
 from .registry import Command, Front
 from .states import NOW, UNEDITED, is_state
 from .views import Snapshot
@@ -23,8 +24,8 @@ def _answers(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
 def _states(snapshot: Snapshot) -> Iterable[tuple[str, str]]:
     yield UNEDITED, "the model without edits"
     for edit in snapshot.edits:
-        if edit.state in ("applied", "undone", "elsewhere"):
-            yield f"#{edit.number}", f"after the edit {edit.subject} → {edit.target}"
+        if edit.state in FINISHED:
+            yield f"#{edit.number}", f"after the edit {edit.fact}"
     yield NOW, "with the edits that are in force"
 
 

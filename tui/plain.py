@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 
 class PlainFront:
-    """Carries out lines; what commands may ask of a front end (`commands.Front`).
+    """Carries out lines; what commands may ask of a front end (`registry.Front`).
 
     out     data: answers, verdicts, tables
     err     narration
-    ask     asks the person for a line (prompt, default); None when nobody is there
-    stream  write answers as they come instead of whole
+    ask     asks the person for a line (prompt, default); None when nobody is there: answers are
+            then written whole, not as they come
+    fresh   every question begins a conversation of its own
     failed  an edit did not take, or a question could not be answered
     """
 

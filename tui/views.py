@@ -55,6 +55,11 @@ class EditView:
     answer_after: str = ""
     superseded_by: int = 0
 
+    @property
+    def fact(self) -> str:
+        """What it makes the model say of what, in one line: gold → Au."""
+        return f"{self.subject or self.question} → {self.target}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:

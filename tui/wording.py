@@ -9,7 +9,7 @@ from .views import CorrectionView, EditView, UndoView
 
 
 def named(edit: EditView) -> str:
-    return f"edit #{edit.number} ({edit.subject or edit.question} → {edit.target})"
+    return f"edit #{edit.number} ({edit.fact})"
 
 
 def superseding(view: CorrectionView) -> str:
