@@ -19,9 +19,9 @@ def resolve(verbose: bool, as_json: bool, **given: Any) -> int:
     """Solve the edits of a session again, all together.
 
     Edits made one after the other disturb each other a little, and one that was taken off in the
-    middle is still felt in those behind it. This makes one edit of all that were made by ROME,
-    R-ROME, EMMET, MEMIT or AlphaEdit; `llm-edit undo` brings them back as they were. Exit code 1:
-    a fact did not take.
+    middle is still felt in those behind it. This makes one edit of all that a method with a closed
+    form made (ROME and its kin: docs/closed-form.md); `llm-edit undo` brings them back as they
+    were. Exit code 1: a fact did not take.
     """
     wanted = assistant_options(given, reuse=True, prepare=False)
     with opened(wanted, narrator(verbose=verbose)) as assistant:

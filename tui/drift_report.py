@@ -10,7 +10,7 @@ from .console import printable
 from .drift import Difference
 from .executing import Done, Report
 from .narrate import count
-from .tape import Act
+from .tape import MARKS, Act
 from .texts import clip
 
 WORDS = {
@@ -52,7 +52,7 @@ def title(act: Act) -> str:
         about = request.get("subject") or act.question
         method = act.edit.method if act.edit else "?"
         return f"edit #{act.number} ({method}): {clip(about, 60)} → {request.get('target_new', '')}"
-    if act.kind in ("undo", "redo", "drop"):
+    if act.kind in MARKS:
         return f"{act.kind} of edit #{act.number}"
     return f"{act.kind}: {clip(act.question or act.text, 80)}".rstrip(": ")
 

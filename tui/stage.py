@@ -23,7 +23,7 @@ UNTOLD = {
     "running": "it is running, in another process",
 }
 DOING = {"ask": "answering", "retry": "answering", "aside": "answering", "correct": "editing"}
-TOLD = {"forget": "Forgotten", "remember": "Remembered again"}
+TOLD = {"forget": "Forgotten", "remember": "Part of the conversation again"}
 DONE = {"undo": "undone", "redo": "put back", "drop": "dropped"}
 ASIDE = "(a text to be continued; it was not kept)"
 
