@@ -86,8 +86,10 @@ def resolve(patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0) -> lis
     Each was solved in the presence of those before it, so its residuals are what was left to
     move. Towards the unedited map a key has to move by that and by what they moved it. Every
     patch keeps its place and its number of facts; which of them acts on a key, and how much,
-    is what changes. Raises EditFailed.
+    is what changes. They may be on different devices; the new ones are on the CPU.
+    Raises EditFailed.
     """
+    patches = [_on_cpu(patch) for patch in patches]
     residuals, keys = [], []
     for i, patch in enumerate(patches):
         assert patch.keys is not None
@@ -98,7 +100,7 @@ def resolve(patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0) -> lis
         residuals.append((patch.A.T[:, None] + moved).mean(1).T)
         keys.append(patch.keys)
     asked = torch.cat([k.flatten(0, 1) for k in keys])  # [n, d_ff]
-    found = rows(asked.T, solve, ridge)
+    found = rows(asked.T, solve, ridge).cpu()
     renewed, start = [], 0
     for patch, R in zip(patches, residuals, strict=True):
         assert patch.keys is not None
@@ -107,3 +109,8 @@ def resolve(patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0) -> lis
         renewed.append(dataclasses.replace(patch, A=R.contiguous(), B=B.contiguous()))
         start += r * c
     return renewed
+
+
+def _on_cpu(patch: LowRank) -> LowRank:
+    keys = None if patch.keys is None else patch.keys.cpu()
+    return dataclasses.replace(patch, A=patch.A.cpu(), B=patch.B.cpu(), keys=keys)

@@ -147,8 +147,9 @@ def _change(patches: Sequence[Patch], device: torch.device) -> Change:
 
 
 def _low_rank(patches: Sequence[LowRank], device: torch.device) -> Callable[[Tensor], Tensor]:
-    A = torch.cat([p.A for p in patches], dim=1).to(device, torch.float32)  # [out, r]
-    B = torch.cat([p.B for p in patches], dim=0).to(device, torch.float32)  # [r, in]
+    # One by one: those read from a session are on the CPU, those just made on the device.
+    A = torch.cat([p.A.to(device, torch.float32) for p in patches], dim=1)  # [out, r]
+    B = torch.cat([p.B.to(device, torch.float32) for p in patches], dim=0)  # [r, in]
     return lambda x: (x @ B.to(x.device).T) @ A.to(x.device).T
 
 
