@@ -82,7 +82,7 @@ def resolve_hparams(
     shape = {"model_type": model_type, "n_layers": n_layers, "width": width}
     files = defaults(method)
     files += [p for p in presets(method) if _match(p) == shape]
-    own = paths.home() / "hparams" / method / f"{file_name(name)}.yaml"
+    own = own_file(method, name)
     files += [own] if own.exists() else []
     files += [_named(method, overrides[PRESET])] if PRESET in overrides else []
     sources = [Source(str(file), settings(file)) for file in files]
@@ -106,6 +106,11 @@ def defaults(method: str) -> list[Path]:
     return [file] if file.is_file() or method in methods.METHODS else []
 
 
+def own_file(method: str, model: str) -> Path:
+    """Where the user's own settings of a method for a model are, if there are any."""
+    return paths.home() / "hparams" / method / f"{file_name(model)}.yaml"
+
+
 def presets(method: str) -> list[Path]:
     """The packaged files of a method for particular models."""
     folder_ = folder(method)
@@ -119,6 +124,11 @@ def _named(method: str, name: str) -> Path:
         known = f"Known: {', '.join(found)}." if found else ""
         raise BadSetting(f"{COMMAND_LINE}: {method} has no preset {name!r}.", known)
     return found[name]
+
+
+def is_general(source: str, method: str) -> bool:
+    """Whether a value from there holds for everyone: packaged, and not asked for by name."""
+    return source in {"default", *map(str, defaults(method)), *map(str, presets(method))}
 
 
 def _match(path: Path) -> dict[str, Any]:

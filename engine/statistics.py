@@ -162,6 +162,10 @@ class Statistics:
             del self._open[key]
         return {layer: self._ready[files[layer]] for layer in layers}
 
+    def release(self) -> None:
+        """Out of memory; what is on disk is read again when it is asked for."""
+        self._ready.clear()
+
     def _file(self, layer: int, digest: str, tokens: int) -> Path:
         owner = self._lm.fingerprint[:16] or "unnamed"
         site = self._lm.site("mlp_out", layer)

@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "export:export",
     "replay": "replay:replay",
     "trace": "trace:trace",
+    "tune": "tune:tune",
     "bench": "bench:bench",
     "models": "models:models",
     "methods": "methods:methods",

@@ -54,10 +54,10 @@ _SESSION = click.option(
 _MODEL = click.option(
     "--model", shell_complete=completing.models, help="Model: alias, hub id, folder or .gguf file."
 )
-_MODEL_OPTIONS = (
-    _MODEL,
-    click.option("--method", shell_complete=completing.methods,
-                 help="Editing method: see llm-edit methods."),
+_METHOD = click.option(
+    "--method", shell_complete=completing.methods, help="Editing method: see llm-edit methods."
+)
+_RUNNING = (
     click.option("--device", shell_complete=completing.words("auto", "cpu", "cuda", "mps"),
                  help="cpu, cuda, cuda:1, mps or auto."),
     click.option("--dtype", shell_complete=completing.words("auto", "fp32", "bf16", "fp16"),
@@ -69,8 +69,10 @@ _MODEL_OPTIONS = (
 
 
 def options(*groups: str) -> Callable[[Command], Command]:
-    """--home and --json, and of `groups`: "model" (all that concern one), "name", "session"."""
-    chosen = [*(_MODEL_OPTIONS if "model" in groups else ())]
+    """--home and --json, and of `groups`: "model" (all that concern one), "tuning" (the same
+    without --method), "name", "session"."""
+    chosen = [_MODEL, _METHOD, *_RUNNING] if "model" in groups else []
+    chosen += [_MODEL, *_RUNNING] if "tuning" in groups else []
     chosen += [_MODEL] if "name" in groups else []
     chosen += [_SESSION] if "session" in groups else []
     chosen += [_HOME, *(() if "no-json" in groups else (_JSON,))]

@@ -42,6 +42,7 @@ STAGES = {
     "execute": "doing it again",
     "neurons": "weighing the neurons",
     "trace": "tracing",
+    "tune": "tuning",
 }
 NUMBERS = {
     "denominator": "denominator k*ᵀC⁻¹k*",

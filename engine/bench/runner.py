@@ -76,7 +76,7 @@ def run(
     for record in todo:
         request = replace(record.request, chat=settings.chat).check()
         record = replace(record, request=request)
-        row = yield from _record(lm, record, settings.method, hp)
+        row = yield from edited(lm, record, settings.method, hp, measure(lm, record))
         check_undone(lm, fresh, row["edit"])
         results.add(record.id, {**row, "exact": True})
         if row["error"]:
@@ -94,8 +94,13 @@ def _warm_up(lm: LM, record: Record, settings: Settings, hp: Any) -> Generator[E
         yield Note(text=f"warm-up: {error}")
 
 
-def _record(lm: LM, record: Record, method: str, hp: Any) -> Generator[Event, None, JsonDict]:
-    before = measure(lm, record)
+def edited(
+    lm: LM, record: Record, method: str, hp: Any, before: Measured
+) -> Generator[Event, None, JsonDict]:
+    """One record edited, measured and undone: its row.
+
+    before  the record on the unedited model
+    """
     try:
         edit, seconds = yield from timed(lm, method, record.request, hp)
     except EditFailed as error:

@@ -31,6 +31,7 @@ print(json.dumps([code, heavy]), file=out)
         ["edit", "--help"],
         ["bench", "--help"],
         ["trace", "--help"],
+        ["tune", "--help"],
         ["methods"],
         ["methods", "--json"],
         ["models", "list"],
