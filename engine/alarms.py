@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .arch import weight_of
-from .errors import UnsupportedModel
 from .evaluate.probes import fluency
 from .patches import LowRank, Patch
+from .quantised import norm
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -50,16 +49,13 @@ def _unedited(lm: LM) -> float:
 
 
 def _norms(lm: LM, patches: Sequence[Patch]) -> dict[str, float]:
-    """Per site √(1 + ‖Δ‖²/‖W‖²) for the sum Δ of its patches; quantised weights are left out."""
+    """Per site √(1 + ‖Δ‖²/‖W‖²) for the sum Δ of its patches; NaN where W cannot be read."""
     by_site: dict[str, list[Patch]] = {}
     for patch in patches:
         by_site.setdefault(patch.site, []).append(patch)
     found = {}
     for site, own in by_site.items():
-        try:
-            weight = float(weight_of(lm.model.get_submodule(site), lm.arch).float().norm())
-        except UnsupportedModel:
-            continue
+        weight = norm(lm.model.get_submodule(site))
         found[site] = math.sqrt(1 + (_norm(own) / weight) ** 2)
     return found
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import alarms, methods, patches
-from .arch import weight_of
+from . import alarms, methods, patches, quantised
 from .config import resolve_hparams
 from .edit import Edit, new_id
 from .errors import BadRequest, UnsupportedModel
@@ -170,6 +169,12 @@ def method_of(lm: LM, request: Request, name: str) -> MethodInfo:
             f"{name} does not edit {lm.arch.model_type!r} models.",
             f"It edits: {', '.join(sorted(info.families))}.",
         )
+    if info.dense and quantised.is_quantised(lm.model):
+        raise UnsupportedModel(
+            f"{name} trains a dense matrix, and the weights of {lm.name} are quantised.",
+            "Take a method whose update is low-rank (lora, r-rome, memit ...), or load the model "
+            "without --load-in.",
+        )
     if info.needs_subject and request.subject is None:
         raise BadRequest(f"{name} needs the subject of the prompt.", "Name it: --subject ...")
     return info
@@ -248,6 +253,7 @@ def provenance_of(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dic
         "fingerprint": lm.fingerprint,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "device": str(lm.device),
+        **({"load_in": lm.load_in} if lm.load_in else {}),
         "seed": seed,
         "sources": sources,
         "versions": versions(),
@@ -302,9 +308,8 @@ def _said(request: Request, before: Answered, after: Answered) -> Metric:
 
 
 def layer_of(lm: LM, patch: patches.Patch) -> dict[str, Any]:
-    """{site, rank, norm_ratio} of a patch."""
-    weight = weight_of(lm.model.get_submodule(patch.site), lm.arch)
-    return patches.describe(patch, float(weight.float().norm()))
+    """{site, rank, norm_ratio} of a patch; the ratio is NaN where the weight cannot be read."""
+    return patches.describe(patch, quantised.norm(lm.model.get_submodule(patch.site)))
 
 
 def weight_metric(layers: tuple[dict[str, Any], ...]) -> Metric:

@@ -59,6 +59,7 @@ class Loaded(Event):
     fingerprint: str
     seconds: float
     bytes: int = 0  # size of the parameters in memory
+    load_in: str = ""  # "4bit" or "8bit" where the weights are quantised
 
 
 @dataclass(frozen=True, kw_only=True)

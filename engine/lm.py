@@ -37,16 +37,25 @@ class LM:
     limit              tokens that it can read, prompt and answer together; None where positions
                        are computed, and a longer text is read too, if not well
     kept               what methods keep for the next edit, by name
+    load_in            "4bit" or "8bit" where the weights were quantised as they were loaded
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, source: str = "", fingerprint: str = ""
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        source: str = "",
+        fingerprint: str = "",
+        load_in: str = "",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self.source = source or name
         self.fingerprint = fingerprint
+        self.load_in = load_in
         self.arch: Arch = arch_for(model.config)
         self.n_layers: int = self.arch.n_layers
         self.width: int = self.arch.width
@@ -66,13 +75,19 @@ class LM:
     ) -> Generator[Event, None, LM]:
         """Find, fetch and load a model by alias, hub id or local path. Ends with `Loaded`.
 
+        options  as of `load_model`: device_map, load_in, attn ...
         Raises UnknownName, ModelUnavailable, AssetUnavailable, UnsupportedModel, OutOfMemory.
         """
         began = time.perf_counter()
         source = resolve_model(name)
         out = yield from load_model(source, dtype=dtype, device=device, **options)
         lm = cls(
-            out.model, out.tokenizer, name=name, source=out.source, fingerprint=out.fingerprint
+            out.model,
+            out.tokenizer,
+            name=name,
+            source=out.source,
+            fingerprint=out.fingerprint,
+            load_in=out.load_in,
         )
         yield Loaded(
             model=name,
@@ -86,6 +101,7 @@ class LM:
             fingerprint=lm.fingerprint,
             seconds=time.perf_counter() - began,
             bytes=lm.bytes,
+            load_in=lm.load_in,
         )
         return lm
 

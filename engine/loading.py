@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from . import gguf
+from . import gguf, quantised
 from .arch import Arch, arch_for, row_for
 from .assets import asset, fetch
 from .catalog import ModelSource
@@ -42,6 +42,7 @@ class Loadout:
     name: str
     source: str
     folder: Path
+    load_in: str = ""
 
 
 def load_model(
@@ -50,6 +51,8 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     attn: str = "auto",
+    device_map: str = "",
+    load_in: str = "",
     trust_remote_code: bool = False,
     offline: bool = False,
 ) -> Generator[Event, None, Loadout]:
@@ -58,14 +61,22 @@ def load_model(
     dtype   "auto" (bf16 on GPUs and on CPUs with native bf16, else fp32), "fp32", "bf16", "fp16"
     device  "auto" (the first GPU, else the CPU), or as torch names it
     attn    "auto" (eager on the CPU, sdpa on GPUs where the family has it), or by name
+    device_map  "auto": spread over all GPUs, then the CPU, then the disk, as there is room
+    load_in     "4bit" or "8bit": weights are quantised as they are loaded (bitsandbytes)
 
-    Raises ModelUnavailable, AssetUnavailable, NoSpace, OutOfMemory, UnsupportedModel and
-    BadSetting (dtype, device or attn).
+    Raises ModelUnavailable, AssetUnavailable, NoSpace, OutOfMemory, UnsupportedModel,
+    BadSetting (dtype, device, attn, device_map or load_in) and MissingResource (bitsandbytes).
     """
     from transformers import AutoConfig
 
     if attn not in _ATTENTIONS:
         raise BadSetting(f"unknown attention {attn!r}.", f"Known: {', '.join(_ATTENTIONS)}.")
+    if device_map not in ("", "auto"):
+        raise BadSetting(f"unknown --device-map {device_map!r}.", "Known: auto.")
+    if device_map and device != "auto":
+        raise BadSetting(f"--device-map and --device {device} exclude each other.")
+    if load_in:
+        quantised.require(load_in)
     quiet()
     where = choose_device(device)
     checkpoint = yield from _checkpoint(source, offline)
@@ -76,8 +87,11 @@ def load_model(
         )
     arch = arch_for(config)
     precision = choose_dtype(dtype, where, arch)
-    needed = int(checkpoint.parameters * precision.itemsize * _HEADROOM)
-    require_memory(source.name, needed, where, precision)
+    weights = checkpoint.parameters * precision.itemsize
+    if load_in:
+        weights = quantised.size(checkpoint, load_in, precision)
+    if not device_map:  # what does not fit goes elsewhere
+        require_memory(source.name, int(weights * _HEADROOM), where, precision)
     tokenizer = _tokenizer(checkpoint.folder, trust_remote_code)
     model = yield from _weights(
         checkpoint,
@@ -86,18 +100,22 @@ def load_model(
         dtype=precision,
         device=where,
         attn=attn,
+        device_map=device_map,
+        load_in=load_in,
         trust_remote_code=trust_remote_code,
     )
+    stored = fingerprint(checkpoint)
     return Loadout(
         model=model,
         tokenizer=tokenizer,
         arch=arch,
-        fingerprint=fingerprint(checkpoint),
+        fingerprint=quantised.fingerprint(stored, load_in) if load_in else stored,
         dtype=precision,
         device=where,
         name=source.name,
         source=str(source),
         folder=checkpoint.folder,
+        load_in=load_in,
     )
 
 
@@ -170,6 +188,8 @@ def _weights(
     dtype: torch.dtype,
     device: torch.device,
     attn: str,
+    device_map: str,
+    load_in: str,
     trust_remote_code: bool,
 ) -> Generator[Event, None, Any]:
     """The model itself. Every weight comes from the files: none is left at random."""
@@ -177,6 +197,8 @@ def _weights(
 
     auto: Any = AutoModelForSeq2SeqLM if arch.encoder else AutoModelForCausalLM
     progress = Progress("weights", unit="tensors")
+    placed = device_map or (None if device.type == "cpu" and not load_in else {"": device})
+    how = {"quantization_config": quantised.configuration(load_in, dtype)} if load_in else {}
 
     def work() -> tuple[Any, dict[str, Any]]:
         loaded: tuple[Any, dict[str, Any]] = auto.from_pretrained(
@@ -184,11 +206,12 @@ def _weights(
             config=config,
             dtype=dtype,
             attn_implementation=_attention(attn, auto, config, device),
-            device_map=None if device.type == "cpu" else {"": device},
+            device_map=placed,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **how,
         )
         return loaded
 

@@ -84,7 +84,7 @@ class Full:
         here[torch.arange(len(chosen)), self._lookup[chosen]] = 1
 
         def add(part: Tensor) -> hooks.Change:
-            return lambda _x, y: y + (here * part[:, None]).to(y.dtype).reshape(y.shape)
+            return lambda _x, y: y + (here * part[:, None]).to(y).reshape(y.shape)
 
         with hooks.patched(self._lm.model, _changes(self._sites, delta, add)):
             out = self._lm.forward(ids, mask, at=_flat([self._wanted[i] for i in chosen]))
@@ -134,7 +134,7 @@ class Suffix:
         def add(part: Tensor) -> hooks.Change:
             def change(_x: Tensor, y: Tensor) -> Tensor:
                 z = y.reshape(*ids.shape, -1)
-                z = torch.cat([z[:, :1] + part[:, None].to(y.dtype), z[:, 1:]], dim=1)
+                z = torch.cat([z[:, :1] + part[:, None].to(y), z[:, 1:]], dim=1)
                 return z.reshape(y.shape)
 
             return change

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import assistant_options, narrator, options, print_json
+from .common import assistant_options, loading, narrator, options, print_json
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -91,8 +91,10 @@ def all_command(
     sets = [datasets.load(datasets.find(name), n) for name in names]
     wanted, lm = _load(given)
     from engine.bench import report, results, runner
+    from engine.quantised import is_quantised
 
     fit = [i for i in infos if lm.arch.model_type in i.families and not i.training]
+    fit = [i for i in fit if not (i.dense and is_quantised(lm.model))]
     for info in (i for i in infos if i not in fit):
         click.echo(f"left out: {info.name}", err=True)
     parts: list[str] = []
@@ -265,9 +267,7 @@ PROTOCOLS = {
 def _load(given: dict[str, Any]) -> tuple[Any, Any]:
     """The settings, and the model. Imports torch."""
     wanted = assistant_options(given)
-    from engine.lm import LM
-
-    return wanted, _drive(LM.load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+    return wanted, _drive(loading(wanted))
 
 
 def _drive(job: Generator[Any, None, T]) -> T:

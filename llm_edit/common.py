@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,8 @@ from tui.console import Narrator, follow
 from . import completing
 
 if TYPE_CHECKING:
+    from engine.events import Event
+    from engine.lm import LM
     from engine.worker import Job
     from tui.assistant import Assistant, Options
 
@@ -57,11 +59,18 @@ _MODEL = click.option(
 _METHOD = click.option(
     "--method", shell_complete=completing.methods, help="Editing method: see llm-edit methods."
 )
+PLACING = (
+    click.option("--device-map", type=click.Choice(["auto"]),
+                 help="auto: spread the model over all GPUs and the CPU."),
+    click.option("--load-in", type=click.Choice(["4bit", "8bit", "none"]),
+                 help="Quantise the weights as they are loaded (needs bitsandbytes)."),
+)  # fmt: skip
 _RUNNING = (
     click.option("--device", shell_complete=completing.words("auto", "cpu", "cuda", "mps"),
                  help="cpu, cuda, cuda:1, mps or auto."),
     click.option("--dtype", shell_complete=completing.words("auto", "fp32", "bf16", "fp16"),
                  help="fp32, bf16, fp16 or auto."),
+    *PLACING,
     click.option("--seed", type=int, help="Seed of whatever is drawn."),
     click.option("--hp", multiple=True, metavar="KEY=VALUE", callback=_pairs,
                  help="Hyper-parameter of the method; may be repeated."),
@@ -85,6 +94,13 @@ def options(*groups: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def placing(function: Command) -> Command:
+    """--device-map and --load-in, for a command that does not take all options of a model."""
+    for option in reversed(PLACING):
+        function = option(function)
+    return function
+
+
 def assistant_options(given: dict[str, Any], **more: Any) -> Options:
     """Options of the assistant from those of a command; what was not given is as configured."""
     from engine import methods, paths
@@ -92,7 +108,7 @@ def assistant_options(given: dict[str, Any], **more: Any) -> Options:
     from tui.assistant import Options
 
     configured, _ = settings.load()
-    names = ("model", "method", "dtype", "device", "seed")
+    names = ("model", "method", "dtype", "device", "device_map", "load_in", "seed")
     found = {name: given[name] for name in names if given.get(name) is not None}
     wanted = Options(
         dtype=configured.dtype,
@@ -121,6 +137,19 @@ def opened(options: Options, narrator: Narrator) -> Iterator[Assistant]:
         yield assistant
     finally:
         assistant.close()
+
+
+def loading(wanted: Options) -> Generator[Event, None, LM]:
+    """The model of these options without a session. Imports torch; raises what it raises."""
+    from engine.lm import LM
+
+    return LM.load(
+        wanted.model,
+        dtype=wanted.dtype,
+        device=wanted.device,
+        device_map=wanted.device_map,
+        load_in=wanted.load_in.replace("none", ""),
+    )
 
 
 def finished(job: Job[T], narrator: Narrator, listener: Callable[[Any], None] | None = None) -> T:

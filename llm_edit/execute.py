@@ -72,9 +72,12 @@ def _load(
     recorded = tape.recording.session.model
     configured, _ = settings.load()
     wanted = device or configured.device
+    load_in = str(recorded.info.get("load_in", ""))
     try:
         name = model_name(model) if model else where(recorded.name, recorded.source)
-        return (yield from LM.load(name, dtype=dtype or recorded.dtype, device=wanted))
+        return (
+            yield from LM.load(name, dtype=dtype or recorded.dtype, device=wanted, load_in=load_in)
+        )
     except (UnknownName, ModelUnavailable) as error:
         if model:
             raise

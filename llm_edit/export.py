@@ -179,6 +179,7 @@ def _base(kept: Kept, model: str | None) -> Base:
         model_type=row.model_type,
         hub=hub,
         revision=revision,
+        load_in=str(row.info.get("load_in", "")),
     )
 
 

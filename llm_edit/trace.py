@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .common import assistant_options, narrator, options, print_json
+from .common import assistant_options, loading, narrator, options, placing, print_json
 
 if TYPE_CHECKING:
     from engine.trace import Trace
@@ -50,6 +50,7 @@ def _pictures(
 @options("name")
 @click.option("--device", help="cpu, cuda, cuda:1, mps or auto.")
 @click.option("--dtype", help="fp32, bf16, fp16 or auto.")
+@placing
 @click.option("--seed", type=int, help="Seed of the noise.")
 def trace(
     prompt: str,
@@ -78,10 +79,9 @@ def trace(
     _matplotlib(pictures, MissingResource)
     wanted = assistant_options(given)
 
-    from engine.lm import LM
     from engine.trace import trace as traced
 
-    lm = _drive(LM.load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+    lm = _drive(loading(wanted))
     found: Trace = _drive(
         traced(
             lm,

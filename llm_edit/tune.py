@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import completing
-from .common import assistant_options, narrator, options, print_json
+from .common import assistant_options, loading, narrator, options, print_json
 
 if TYPE_CHECKING:
     from engine.bench.tune import Tried
@@ -87,9 +87,8 @@ def tune(
 
     from engine.bench import preset, results, runner
     from engine.bench import tune as tuning
-    from engine.lm import LM
 
-    lm = _drive(LM.load(wanted.model, dtype=wanted.dtype, device=wanted.device))
+    lm = _drive(loading(wanted))
     base = runner.Settings(method=method, overrides=wanted.hp, chat=chat, seed=wanted.seed)
     plan = tuning.Plan(base=base, layers=layers, values=values)
     told = base.to_json(lm, found) | {"protocol": "tune"}

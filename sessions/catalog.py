@@ -61,9 +61,13 @@ def known_model(db: Connection, model: ModelRow) -> int:
     return db.insert("model", {**row, "info": dumps(model.info), "created": now()})
 
 
-def fingerprints(db: Connection, name: str) -> list[str]:
-    """Of the models that were used or imported by this name."""
-    rows = db.rows("SELECT DISTINCT fingerprint FROM model WHERE name = ? ORDER BY id", (name,))
+def fingerprints(db: Connection, name: str, load_in: str = "") -> list[str]:
+    """Of the models that were used or imported by this name, their weights held likewise."""
+    rows = db.rows(
+        """SELECT DISTINCT fingerprint FROM model
+        WHERE name = ? AND coalesce(json_extract(info, '$.load_in'), '') = ? ORDER BY id""",
+        (name, load_in),
+    )
     return [row["fingerprint"] for row in rows]
 
 

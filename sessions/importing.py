@@ -88,7 +88,7 @@ def _require_model(db: Connection, found: Recording) -> None:
     at hand.
     """
     model = found.session.model
-    known = catalog.fingerprints(db, model.name)
+    known = catalog.fingerprints(db, model.name, model.info.get("load_in", ""))
     if known and model.fingerprint not in known and found.edits:
         raise OtherModel(
             f"the session was made with another {model.name} (fingerprint "

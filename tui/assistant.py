@@ -49,6 +49,8 @@ class Options:
 
     model        alias, hub id or folder; "" is that of the session, else the default model
     method       name of an editing method; "" is that of the session, else the default method
+    device_map   "auto": spread over GPUs and CPU; "" is as with the session
+    load_in      "4bit", "8bit" or "none"; "" is that of the session, else none
     session      id, unique beginning of one, or title of the session to go on with
     resume_last  go on with the latest session (of `model`, where one is named)
     reuse        go on with the latest session of the model, or begin one (`ask`, `edit`)
@@ -60,6 +62,8 @@ class Options:
     method: str = ""
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str = ""
+    load_in: str = ""
     seed: int = 0
     session: str | None = None
     resume_last: bool = False

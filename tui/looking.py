@@ -51,7 +51,7 @@ def look(
     return _with(
         shown,
         model=lm.name,
-        dtype=str(lm.dtype).removeprefix("torch."),
+        dtype=lm.load_in or str(lm.dtype).removeprefix("torch."),
         device=str(lm.device),
         model_type=lm.arch.model_type,
         layers=lm.n_layers,

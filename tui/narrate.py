@@ -71,9 +71,10 @@ def _loading(event: Loading) -> list[str]:
 
 @narrate.register
 def _loaded(event: Loaded) -> list[str]:
+    held = event.load_in or event.dtype
     return [
         f"{event.model}: {event.model_type}, {event.layers} layers of {event.width}, "
-        f"{event.dtype} on {event.device}, {size(event.bytes)}, {event.seconds:.1f} s"
+        f"{held} on {event.device}, {size(event.bytes)}, {event.seconds:.1f} s"
     ]
 
 

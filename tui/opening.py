@@ -38,6 +38,8 @@ class Opening:
         self.turns: list[Turn] = []
         self.model = ""
         self.method = ""
+        self.load_in = ""
+        self.device_map = ""
         self._session: Session | None = None
 
     def record(self) -> Generator[Event, None, None]:
@@ -58,6 +60,7 @@ class Opening:
             for edit in store.interrupted():
                 yield Note(text=interruption(edit, store))
             self._session = self._chosen(store, named or DEFAULT_MODEL)
+        self._placed()
         row = self._session.model if self._session else None
         self.model = named or (where(row.name, row.source) if row else DEFAULT_MODEL)
         self.method = options.method or (self._session.method if self._session else DEFAULT_METHOD)
@@ -73,6 +76,32 @@ class Opening:
             return found
         return store.latest_session(model) if options.reuse else None
 
+    def _placed(self) -> None:
+        """How the weights are held: as is asked for, else as they were in the session.
+
+        Raises BadInput for a session that was made with weights held otherwise.
+        """
+        options = self.options
+        self.load_in = options.load_in.replace("none", "")
+        self.device_map = options.device_map
+        if self._session is None:
+            return
+        info = self._session.model.info
+        recorded = str(info.get("load_in", ""))
+        if options.load_in and self.load_in != recorded:
+            if options.reuse and options.session is None:
+                self._session = None  # another model than that session's: begin anew
+                return
+            name = self._session.title or self._session.short
+            raise BadInput(
+                f"session {name} was made with --load-in {recorded or 'none'}: its edits do not "
+                "fit the same model held otherwise.",
+                "Leave out --load-in, or begin a new session.",
+            )
+        self.load_in = recorded
+        if options.device == "auto" and not options.device_map:
+            self.device_map = str(info.get("device_map", ""))
+
     def load(self) -> Generator[Event, None, Loaded]:
         """Load the model and apply the session's edits; the tip's fingerprint must come out.
 
@@ -82,7 +111,13 @@ class Opening:
         from engine.lm import LM
 
         loaded: Loaded | None = None
-        loading = LM.load(self.model, dtype=self.options.dtype, device=self.options.device)
+        loading = LM.load(
+            self.model,
+            dtype=self.options.dtype,
+            device=self.options.device,
+            device_map=self.device_map,
+            load_in=self.load_in,
+        )
         while True:
             try:
                 event = next(loading)
@@ -129,7 +164,13 @@ class Opening:
             lm.fingerprint,
             str(lm.dtype).removeprefix("torch."),
             lm.arch.model_type,
-            {"layers": lm.n_layers, "width": lm.width, "chat": lm.chat},
+            {
+                "layers": lm.n_layers,
+                "width": lm.width,
+                "chat": lm.chat,
+                "load_in": lm.load_in,
+                "device_map": self.device_map,
+            },
         )
         return store.create_session(model, method=self.method)
 

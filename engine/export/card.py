@@ -20,6 +20,7 @@ class Base:
     fingerprint  sha256 over its configuration and weights
     hub          its id on the hub; "" for a model that is not there
     revision     branch, tag or commit on the hub, where one was asked for
+    load_in      "4bit" or "8bit" where its weights were quantised as they were loaded
     """
 
     name: str
@@ -28,6 +29,7 @@ class Base:
     model_type: str
     hub: str = ""
     revision: str | None = None
+    load_in: str = ""
 
     @property
     def place(self) -> str:

@@ -64,6 +64,8 @@ def export_checkpoint(
     Yields Loading. Raises NotExportable, BadInput, NoSpace, and what loading a model raises.
     """
     require_expressible(edits, "hf")
+    if base.load_in:
+        _require_dense({_QUANTISED: base.load_in}, base)
     precision = DTYPES[dtype]
     choose_device(device)  # a wrong one is said before anything is fetched
     checkpoint = read_checkpoint((yield from locate(resolve_model(base.name))))

@@ -34,6 +34,7 @@ class MethodInfo:
     needs_subject  the request must name its subject
     batch          edits several facts in one go
     training       needs a trained editor first
+    dense          needs the dense matrix that it changes: no quantised model
     families       model types it can edit (see engine/arch.py)
     """
 
@@ -45,6 +46,7 @@ class MethodInfo:
     needs_subject: bool = True
     batch: bool = False
     training: bool = False
+    dense: bool = False
     families: tuple[str, ...] = DECODERS
 
     def run(self) -> Callable[..., Any]:
@@ -124,6 +126,7 @@ _BUILT_IN = (
         paper="Zhang et al. 2024, arXiv:2401.01286",
         needs_subject=False,
         batch=True,
+        dense=True,
         families=(*DECODERS, "t5"),
     ),
     MethodInfo(
@@ -134,6 +137,7 @@ _BUILT_IN = (
         paper="Meng et al. 2022, arXiv:2202.05262",
         needs_subject=False,
         batch=True,
+        dense=True,
         families=(*DECODERS, "t5"),
     ),
     MethodInfo(
@@ -144,6 +148,7 @@ _BUILT_IN = (
         paper="Yang et al. 2026, arXiv:2509.22072",
         needs_subject=False,
         batch=True,
+        dense=True,
         families=(*DECODERS, "t5"),
     ),
     MethodInfo(

@@ -125,6 +125,6 @@ def beside(delta: Tensor) -> Change:
     """Wx + Δx in float32, as the patch will run it."""
 
     def change(x: Tensor, y: Tensor) -> Tensor:
-        return y + functional.linear(x.to(delta.dtype), delta).to(y.dtype)
+        return y + functional.linear(x.to(delta), delta).to(y.dtype)
 
     return change
