@@ -94,7 +94,7 @@ def run(
             ledger.apply(edit)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
-            yield from _look(lm, ledger, facts, number, settings, results)
+            yield from _look(lm, ledger, facts, settings, results, _same_text(hp))
 
 
 def _edit(
@@ -108,7 +108,7 @@ def _edit(
         edit = replace(made, supersedes=(*made.supersedes, *rivals))
     except EditFailed as failed:
         error = str(failed)
-        yield Note(text=f"{key}: {error}")
+        yield Note(text=f"record {key.partition(':')[2]}: {error}")
     results.add(key, {"seconds": time.perf_counter() - began, "error": error})
     return edit
 
@@ -117,22 +117,28 @@ def _look(
     lm: LM,
     ledger: Ledger,
     facts: Sequence[Request],
-    number: int,
     settings: Settings,
     results: Results,
+    overrides: Mapping[str, str],
 ) -> Generator[Event, None, None]:
+    number = len(facts)
     if f"at:{number}" not in results.rows:
         results.add(f"at:{number}", (yield from _state(lm, ledger, facts)))
     key = f"resolved:{number}"
     if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
         trial, began = Ledger(ledger.edits), time.perf_counter()
         try:
-            yield from resolve(lm, trial)
+            yield from resolve(lm, trial, overrides=overrides)
         except LLMEditError as error:
             results.add(key, {"n": len(facts), "error": str(error)})
             return
         seconds = time.perf_counter() - began
         results.add(key, {**(yield from _state(lm, trial, facts)), "seconds": seconds})
+
+
+def _same_text(hp: Any) -> dict[str, str]:
+    """What C is measured on, as the method has it: for `resolve`."""
+    return {name: str(getattr(hp, name)) for name in ("text", "tokens") if hasattr(hp, name)}
 
 
 def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event, None, JsonDict]:

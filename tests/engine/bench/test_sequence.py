@@ -76,7 +76,8 @@ def test_the_ledger_can_be_looked_at_solved_again(
     results = measured(lm, data, tmp_path / "run.jsonl", settings)
     assert "resolved:1" not in results.rows  # it takes two
     solved = results.rows["resolved:3"]
-    assert solved.get("error") or solved["n"] == 3
+    assert solved["n"] == 3, solved
+    assert solved["perplexity"] != results.rows["at:3"]["perplexity"]
     assert "3, solved again" in report.render(results)
 
 
