@@ -12,7 +12,7 @@ off, and they act again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,15 @@ from .correct import Clock, Corrected, Outcome, applied, layer_of, provenance_of
 from .edit import Edit, new_id
 from .errors import BadRequest
 from .evaluate.probes import fluency, prose
-from .events import EditPlanned, Event, Loading, Metric
+from .events import EditPlanned, Event, Finding, Loading, Metric
 from .ledger import RESOLVED, Ledger
 from .patches import LowRank
 
 if TYPE_CHECKING:
     from .lm import LM
+    from .requests import Request
+
+SHOWN = 8  # facts named in the log and on the screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ def resolve(
     sites = tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
     made = edit_id or new_id()
     yield _planned(made, edits, sites, hp)
+    yield _told(requests, edits, sites)
     with lm.active(ledger.patches()):
         before = yield from ask_all(lm, requests)
         perplexity = fluency(lm)
@@ -144,6 +148,21 @@ def _planned(
         subject_position=-1,
         contexts=(),
         hparams=hp.to_json(),
+    )
+
+
+def _told(requests: Sequence[Request], edits: tuple[Edit, ...], sites: tuple[str, ...]) -> Finding:
+    """What is solved again. The facts are no numbers: their rows have none."""
+    left = len(requests) - SHOWN
+    facts = [f"{request.prompt} → {request.target_new}" for request in requests[:SHOWN]]
+    return Finding(
+        name="facts",
+        title="Solved again",
+        text=f"{len(requests)} facts of {len(edits)} edits, at {', '.join(sites)}",
+        rows=tuple(
+            {"label": label, "value": None}
+            for label in (*facts, *([f"and {left} more"] if left > 0 else []))
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from ..attribution import Attributions, attributions
 from ..config import HParams
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed, UnsupportedModel
-from ..events import EditPlanned, Event, Note
+from ..events import EditPlanned, Event, Finding
 from ..patches import LowRank
 from ..tokens import Rendered, target_ids
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # What stands before a prompt of an encoder-decoder, which writes no beginnings of texts.
 ASIDES = ("Here is a question", "As far as I know", "It was raining", "Let us see", "I am not sure")
-SHOWN = 6  # neurons named in a line of the log
+SHOWN = 8  # neurons named in the log and on the screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,6 @@ class Neuron:
     shared: int
     activation: float
 
-    def __str__(self) -> str:
-        return f"layer {self.layer} neuron {self.index} ({self.score:.2g}, {self.shared}×)"
-
 
 def kn(lm: LM, requests: Sequence[Request], hp: KnParams) -> Generator[Event, None, Edit]:
     """Knowledge neurons. One request; its subject is not needed."""
@@ -107,7 +104,7 @@ def kn(lm: LM, requests: Sequence[Request], hp: KnParams) -> Generator[Event, No
     )
     attributed = time.perf_counter()
     neurons = refined(found, hp)
-    yield Note(text=_told(neurons, len(prompts), lm.decode(old)))
+    yield told(neurons, len(prompts), lm.decode(old))
     return Edit(
         method="kn",
         requests=(request,),
@@ -237,9 +234,17 @@ def _planned(
     )
 
 
-def _told(neurons: Sequence[Neuron], prompts: int, old: str) -> str:
-    layers = {neuron.layer for neuron in neurons}
-    named = ", ".join(map(str, neurons[:SHOWN])) + (", ..." if len(neurons) > SHOWN else "")
-    return (
-        f"{old!r}: {len(neurons)} neurons in {len(layers)} layers, from {prompts} prompts: {named}"
+def told(neurons: Sequence[Neuron], prompts: int, old: str) -> Finding:
+    """The strongest neurons by name, with their scores and in how many prompts they were found."""
+    layers = [neuron.layer for neuron in neurons]
+    where = f"layers {min(layers)}–{max(layers)}" if len(set(layers)) > 1 else f"layer {layers[0]}"
+    left = f"; the {SHOWN} strongest" if len(neurons) > SHOWN else ""
+    return Finding(
+        name="neurons",
+        title="Neurons found",
+        text=f"{len(neurons)} in {where}, from {prompts} prompts, for {old!r}{left}",
+        rows=tuple(
+            {"label": f"layer {n.layer} neuron {n.index}, {n.shared}×", "value": n.score}
+            for n in neurons[:SHOWN]
+        ),
     )

@@ -27,7 +27,7 @@ from ..above import Above, examples
 from ..config import HParams, Layer
 from ..edit import Edit
 from ..errors import BadRequest, DivergedLoss
-from ..events import EditStep, Event, Note
+from ..events import EditStep, Event, Finding
 from ..patches import LowRank, kept_of
 from ..running import Running, felt, of_text
 from .planning import planned
@@ -87,7 +87,12 @@ def ultraedit(
         for count, mean, spread in kept_of(lm.patches, site, "count", "mean", "spread"):
             lifelong = lifelong.with_(Running(int(count), mean, spread))
         patches.append(_update(site, H, G, lifelong, mine, hp))
-    yield Note(text=f"normalised by {lifelong.count} rows, {len(rows)} of them of this edit")
+    yield Finding(
+        name="statistics",
+        title="Gradients of this edit",
+        text=f"in {len(sites)} modules, {len(rows)} rows; normalised by {lifelong.count} rows",
+        rows=tuple({"label": site, "value": float(seen[site][1].norm())} for site in sites),
+    )
     return Edit(
         method="ultraedit",
         requests=tuple(requests),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from engine.attribution import Attributions, attributions
 from engine.correct import correct
 from engine.edit import Edit
 from engine.errors import BadRequest, EditFailed, UnsupportedModel
-from engine.events import EditPlanned, Event, Note
+from engine.events import EditPlanned, Event, Finding, from_json
 from engine.ledger import Ledger
 from engine.lm import LM
-from engine.methods.kn import KnParams, Neuron, coarse, kn, refined, rewritten
+from engine.methods.kn import KnParams, Neuron, coarse, kn, refined, rewritten, told
 from engine.patches import LowRank
 from engine.requests import Request
 from engine.tokens import target_ids
@@ -55,8 +56,8 @@ def logits(lm: LM) -> Tensor:
 def made(**values: dict[tuple[int, int], float]) -> Attributions:
     """Of each prompt 2 layers of 4 neurons, 0 where nothing is said; all are active."""
     found = torch.zeros(len(values), 2, 4)
-    for prompt, told in zip(found, values.values(), strict=True):
-        for (layer, index), value in told.items():
+    for prompt, placed in zip(found, values.values(), strict=True):
+        for (layer, index), value in placed.items():
             prompt[layer, index] = value
     return Attributions(found, torch.ones_like(found))
 
@@ -186,7 +187,7 @@ def test_what_is_told_on_the_way() -> None:
     lm = shared_lm("qwen2")
     events, edit = run(lm)
     kinds = list(dict.fromkeys(e.kind for e in events if e.kind != "Loading"))
-    assert kinds == ["EditPlanned", "Note"]
+    assert kinds == ["EditPlanned", "Finding"]
     planned = next(e for e in events if isinstance(e, EditPlanned))
     assert planned.sites == tuple(lm.site("mlp_out", i) for i in range(lm.n_layers))
     assert (
@@ -196,15 +197,27 @@ def test_what_is_told_on_the_way() -> None:
     said = lm.reply(lm.statement(REQUEST.prompt), 1)
     assert planned.old == edit.provenance["old"] == lm.decode(said.ids) != "Seattle"
     assert planned.hparams == edit.hparams
-    note = next(e for e in events if isinstance(e, Note))
-    layer, index, *_ = edit.numbers["found"][0]
-    assert f"layer {layer} neuron {index} (" in note.text
-    assert "from 3 prompts" in note.text
+    found = next(e for e in events if isinstance(e, Finding))
+    layer, index, score, shared = edit.numbers["found"][0]
+    label = f"layer {layer} neuron {index}, {shared}×"
+    assert found.rows[0] == {"label": label, "value": score}
+    assert len(found.rows) == min(8, int(edit.numbers["neurons"]))
+    assert found.text.startswith(f"{int(edit.numbers['neurons'])} in layer")
+    assert "from 3 prompts" in found.text
+    assert from_json(json.loads(json.dumps(found.to_json()))) == found
     done = [e.done for e in events if e.kind == "Loading" and e.stage == "neurons"]
     assert done[0] == 0
     assert done[-1] == lm.n_layers * 3
     assert done == sorted(done)
     assert set(edit.numbers["seconds"]) == {"setup", "optimise", "solve"}
+
+
+def test_of_many_neurons_the_strongest_are_named() -> None:
+    neurons = [Neuron(3 + i % 2, i, 1.0 - i / 20, 2, 1.0) for i in range(10)]
+    found = told(neurons, 3, " Rome")
+    assert found.text == "10 in layers 3–4, from 3 prompts, for ' Rome'; the 8 strongest"
+    assert [row["value"] for row in found.rows] == [n.score for n in neurons[:8]]
+    assert told(neurons[:1], 2, "a").text == "1 in layer 3, from 2 prompts, for 'a'"
 
 
 def test_paraphrases_and_the_old_answer_may_be_the_requests() -> None:

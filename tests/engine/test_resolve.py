@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from engine.edit import Edit
 from engine.errors import BadRequest, BadSetting
-from engine.events import EditApplied, EditPlanned
+from engine.events import EditApplied, EditPlanned, Finding
 from engine.ledger import Ledger
 from engine.lm import LM
 from engine.methods.emmet import EmmetParams, emmet
@@ -79,6 +80,10 @@ def test_every_fact_gets_what_it_asked_for_and_undo_brings_the_edits_back(text: 
         resolve(lm, ledger, overrides={"ridge": "1e-6", "text": text, "tokens": "10000"})
     )
     assert [type(events[0]), type(events[-1])] == [EditPlanned, EditApplied]
+    (told,) = (event for event in events if isinstance(event, Finding))
+    site = edits[0].patches[0].site
+    assert told.text == f"3 facts of 3 edits, at {site}"
+    assert [row["label"] for row in told.rows] == [f"{f.prompt} → {f.target_new}" for f in FACTS]
     assert ledger.acting == (outcome.edit,)
     assert outcome.edit.requests == FACTS
     assert error(edits, keys, moves) > 0.05  # the later edits moved the earlier keys
@@ -88,6 +93,18 @@ def test_every_fact_gets_what_it_asked_for_and_undo_brings_the_edits_back(text: 
     with lm.active(ledger.patches()):
         assert torch.equal(lm.logits(prompts), apart)
     assert state(lm.model) == before
+
+
+def test_of_many_facts_the_first_are_named(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    many = dataclasses.replace(ledger.edits[0], requests=FACTS[:1] * 8, id="many")
+    ledger.apply(many)
+    events, _ = finish(resolve(lm, ledger, overrides={"text": text, "tokens": "10000"}))
+    told = next(event for event in events if isinstance(event, Finding))
+    assert told.text.startswith("11 facts of 4 edits")
+    assert len(told.rows) == 9
+    assert told.rows[-1] == {"label": "and 3 more", "value": None}
 
 
 def test_what_was_solved_again_can_be_solved_again(text: str) -> None:

@@ -14,6 +14,7 @@ from engine import hooks
 from engine.above import Above, example, nll
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss
+from engine.events import Finding
 from engine.lm import LM
 from engine.methods import get
 from engine.methods.ultraedit import UltraEditParams, ultraedit
@@ -116,6 +117,20 @@ def test_gates_and_ups(text: str) -> None:
 
 
 # -- statistics ---------------------------------------------------------------------------------
+
+
+def test_what_is_told_on_the_way(text: str) -> None:
+    lm = shared_lm("llama")
+    events, edit = finish(ultraedit(lm, FACTS, params(text)))
+    (found,) = (e for e in events if isinstance(e, Finding))
+    assert [row["label"] for row in found.rows] == [patch.site for patch in edit.patches]
+    for row in found.rows:
+        _, gradients = rows_of(lm, row["label"], FACTS)
+        assert row["value"] == pytest.approx(float(gradients.norm()), rel=1e-3)
+    rows = edit.patches[0].rank
+    assert found.text == (
+        f"in 2 modules, {rows} rows; normalised by {int(edit.numbers['rows'])} rows"
+    )
 
 
 def test_sums_merge_to_those_of_all_rows() -> None:
