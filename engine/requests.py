@@ -125,6 +125,11 @@ class Request:
         return cls(**values)
 
 
+def is_question(prompt: str) -> bool:
+    """Whether a prompt is asked, where nothing says so, and not continued as it stands."""
+    return prompt.rstrip().endswith("?")
+
+
 def occurrences(text: str, words: str) -> int:
     """How often `words` stand in `text`, overlapping ones too ("ana" twice in "banana")."""
     return sum(text.startswith(words, i) for i in range(len(text)))
@@ -155,13 +160,16 @@ class Fact:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Fact:
-        """A checked fact; `method` and `hparams` may be absent.
+        """A checked fact; `method` and `hparams` may be absent, and `chat`: a prompt that ends
+        with a question mark is asked, then.
 
         Raises BadRequest and its kin, also for unknown, missing or mistyped fields.
         """
         values = dict(data)
         method = values.pop("method", None)
         hparams = values.pop("hparams", None) or {}
+        if "chat" not in values and isinstance(values.get("prompt"), str):
+            values["chat"] = is_question(values["prompt"])
         if not isinstance(method, (str, type(None))):
             raise BadRequest(f"'method' must be text, not {method!r}.")
         if not isinstance(hparams, dict):

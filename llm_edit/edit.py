@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tui.batch import begin, settings
+from tui.batch import begin, groups
 from tui.console import printable
 from tui.wording import superseding
 
@@ -27,8 +25,6 @@ from .common import (
 
 if TYPE_CHECKING:
     from engine.requests import Fact, Request
-    from tui.assistant import Assistant
-    from tui.console import Narrator
     from tui.views import CorrectionView
 
 
@@ -72,9 +68,10 @@ def edit(
     views: list[CorrectionView] = []
     errors: list[dict[str, Any]] = []
     with opened(wanted, say) as assistant:
-        for group in _groups(facts, assistant.snapshot().method, one_by_one):
+        for group in groups(facts, assistant.snapshot().method, one_by_one=one_by_one):
             try:
-                views.append(_correct(assistant, group, probes, say, events))
+                job = begin(assistant, group, probes=probes)
+                views.append(finished(job, say, print_event if events else None))
             except Exception as error:
                 if path is None or not hasattr(error, "exit_code"):
                     raise
@@ -94,7 +91,7 @@ def _facts(
     nothing from the line's settings.
     """
     from engine import methods
-    from engine.requests import Fact, Request, read_facts
+    from engine.requests import Fact, Request, is_question, read_facts
 
     named = {
         "subject": given.pop("subject"),
@@ -117,7 +114,7 @@ def _facts(
     if target is None:
         raise click.UsageError("--target is missing.")
     assert prompt is not None
-    asked = prompt.strip().endswith("?") if chat is None else chat
+    asked = is_question(prompt) if chat is None else chat
     request = Request(prompt=prompt, target_new=target, chat=asked, **named).check()
     return [_as_asked(Fact(request=request), None, given)]
 
@@ -127,38 +124,6 @@ def _as_asked(fact: Fact, chat: bool | None, given: dict[str, Any]) -> Fact:
     own = fact.hparams if method == fact.method else {}
     request = fact.request if chat is None else dataclasses.replace(fact.request, chat=chat)
     return dataclasses.replace(fact, request=request, method=method, hparams={**own, **hp})
-
-
-def _groups(facts: list[Fact], method: str, one_by_one: bool) -> Iterator[list[Fact]]:
-    """The facts that become one edit each time: neighbours in the file that are edited alike,
-    by a method for many. A fact with turns before it is one by itself."""
-    from engine import methods
-
-    def kind(fact: Fact) -> tuple[Any, ...]:
-        name = fact.method or method
-        alone = one_by_one or fact.request.history or not methods.get(name).batch
-        return (id(fact),) if alone else (name, sorted(fact.hparams.items()))
-
-    for _, group in itertools.groupby(facts, kind):
-        yield list(group)
-
-
-def _correct(
-    assistant: Assistant,
-    group: list[Fact],
-    probes: bool,
-    say: Narrator,
-    events: bool,
-) -> CorrectionView:
-    fact = group[0]
-    if len(group) > 1:
-        requests = [each.request for each in group]
-        job = assistant.correct_batch(
-            requests, method=fact.method, hp=settings(fact), probes=probes
-        )
-    else:
-        job = begin(assistant, fact, probes=probes)
-    return finished(job, say, print_event if events else None)
 
 
 def _refused(fact: Request, error: Exception) -> dict[str, Any]:

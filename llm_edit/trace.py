@@ -72,9 +72,9 @@ def trace(
     what returns of the answer is drawn: tall bars are where the fact is.
     """
     from engine.errors import MissingResource
-    from engine.requests import Request
+    from engine.requests import Request, is_question
 
-    asked = prompt.strip().endswith("?") if chat is None else chat
+    asked = is_question(prompt) if chat is None else chat
     request = Request(prompt=prompt, subject=subject, target_new="-").check()
     _matplotlib(pictures, MissingResource)
     wanted = assistant_options(given)

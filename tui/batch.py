@@ -1,13 +1,15 @@
-"""Many facts from a file, corrected one after the other. Both front ends drive this.
+"""Many facts from a file. Both front ends and `edit --file` drive this.
 
-Each fact is a correction of its own: recorded, undone and replayed like any other. Between two
-of them the engine takes up whatever else was asked for.
+Each fact is a correction of its own, recorded, undone and replayed like any other; a method for
+many facts makes one of all that stand together. Between two corrections the engine takes up
+whatever else was asked for.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,7 @@ class Row:
     """One fact and what has become of it.
 
     state    a key of MARKS; "refused": nothing was edited, `said` says why
-    seconds  that it took, 0 while it has not
+    seconds  that it took, 0 while it has not; of facts edited at once an equal share each
     """
 
     fact: Fact
@@ -58,15 +60,15 @@ class Batch:
         self.name = name
         self.job: Job[Any] | None = None  # the correction that runs
         self.stopped = False
-        self._place = -1
+        self.group: list[Row] = []  # the rows that run, or ran last: several become one edit
 
     @classmethod
     def read(cls, path: Path) -> Batch:
-        """A file as `edit --file` takes it; a prompt with a question mark is asked as a question.
+        """A file as `edit --file` takes it.
 
         Raises BadFile naming the line, and for a file without facts; UnknownName (a method).
         """
-        facts = [_asked(fact) for fact in read_facts(path.expanduser())]
+        facts = list(read_facts(path.expanduser()))
         if not facts:
             raise BadFile(path, None, "holds no facts.")
         for name in {fact.method for fact in facts if fact.method}:
@@ -74,39 +76,61 @@ class Batch:
         return cls(facts, path.name)
 
     def begin_next(self, assistant: Assistant) -> Job[Any] | None:
-        """Start the correction of the next fact; None when there is none, or it was stopped."""
-        waiting = [i for i, row in enumerate(self.rows) if row.state == "waiting"]
+        """Start the next correction; None when there is none, or the batch was stopped."""
+        waiting = [row for row in self.rows if row.state == "waiting"]
         if self.stopped or not waiting:
             self.job = None
             return None
-        self._place = waiting[0]
-        self.current.state = "running"
-        self.job = begin(assistant, self.current.fact)
+        together = next(groups([row.fact for row in waiting], assistant.snapshot().method))
+        self.group = waiting[: len(together)]
+        for row in self.group:
+            row.state = "running"
+        self.job = begin(assistant, together)
         return self.job
 
     @property
-    def current(self) -> Row:
-        """The row that runs, or ran last."""
-        return self.rows[self._place]
+    def question(self) -> str:
+        """What the running correction is about."""
+        first = self.group[0].fact.request.prompt
+        return first if len(self.group) == 1 else f"{len(self.group)} facts: {first} …"
 
-    def ended(self, job: Job[Any]) -> Row:
-        """Take in how the running correction has ended. A cancel stops the whole batch."""
-        row = self.current
+    @property
+    def target(self) -> str:
+        """What the running correction is to make the model say."""
+        return clip(", ".join(row.fact.request.target_new for row in self.group), 120)
+
+    def ended(self, job: Job[Any]) -> list[Row]:
+        """Take in how the running correction has ended: its rows. A cancel stops everything."""
         ends = [e for e in job.events if isinstance(e, JobEnded)]
-        row.seconds = ends[-1].seconds if ends else 0.0
-        view = job.result
-        if isinstance(view, CorrectionView):
-            row.state = "took" if view.edit.success else "not taken"
-            row.said = view.edit.verdict
-        elif job.state == "cancelled":
-            row.state, row.said = "stopped", "Nothing was changed."
+        for row in self.group:
+            row.seconds = (ends[-1].seconds if ends else 0.0) / len(self.group)
+        if isinstance(job.result, CorrectionView):
+            self._judge(job.result)
         else:
             problem = next((e for e in job.events if isinstance(e, Problem)), None)
-            row.state = "refused"
-            row.said = f"{problem.message} {problem.remedy}".strip() if problem else ""
+            why = f"{problem.message} {problem.remedy}".strip() if problem else ""
+            stopped = job.state == "cancelled"
+            for row in self.group:
+                row.state = "stopped" if stopped else "refused"
+                row.said = "Nothing was changed." if stopped else why
         if job.state == "cancelled":
             self.stop()
-        return row
+        return self.group
+
+    def _judge(self, view: CorrectionView) -> None:
+        """What became of each fact of an edit."""
+        found = {(fact.prompt, fact.target): fact for fact in view.facts}
+        for row in self.group:
+            request = row.fact.request
+            fact = found.get((request.prompt, request.target_new))
+            if not view.facts:
+                row.state = "took" if view.edit.success else "not taken"
+                row.said = view.edit.verdict
+            elif fact is None:
+                row.state, row.said = "refused", "The model already answered so."
+            else:
+                row.state = "took" if fact.success else "not taken"
+                row.said = f"Asked again, the model says: {fact.after.answer}"
 
     def stop(self) -> None:
         """Cancel what runs; what was done stays."""
@@ -142,7 +166,9 @@ class Batch:
         ended = sum(row.state not in ("waiting", "running") for row in self.rows)
         left = self.seconds_left()
         eta = "" if math.isnan(left) or self.finished else f" · {left:.{left < 10:d}f} s left"
-        return f"{ended}/{len(self.rows)}{eta}"
+        running = sum(row.state == "running" for row in self.rows)
+        at_once = f" · {running} at once" if running > 1 else ""
+        return f"{ended}/{len(self.rows)}{at_once}{eta}"
 
     def summary(self) -> str:
         """The end in one sentence."""
@@ -163,14 +189,34 @@ class Batch:
         return line if row.state == "took" else f"{line} ({clip(row.said, 200)})"
 
 
-def _asked(fact: Fact) -> Fact:
-    chat = fact.request.chat or fact.request.prompt.endswith("?")
-    return dataclasses.replace(fact, request=dataclasses.replace(fact.request, chat=chat))
+def groups(facts: Sequence[Fact], method: str, *, one_by_one: bool = False) -> Iterator[list[Fact]]:
+    """The facts that become one edit each time: neighbours in the file that are edited alike, by
+    a method for many.
+
+    method  of the facts that name none
+    A fact with turns before it is one by itself, and one whose subject is still to be found.
+    """
+
+    def kind(fact: Fact) -> tuple[Any, ...]:
+        name = fact.method or method
+        info = methods.get(name)
+        unnamed = info.needs_subject and fact.request.subject is None
+        alone = one_by_one or fact.request.history or unnamed or not info.batch
+        return (id(fact),) if alone else (name, sorted(fact.hparams.items()))
+
+    for _, group in itertools.groupby(facts, kind):
+        yield list(group)
 
 
-def begin(assistant: Assistant, fact: Fact, *, probes: bool = True) -> Job[CorrectionView]:
-    """Start the correction of one fact of a file, by the method and settings that it names."""
-    request = fact.request
+def begin(
+    assistant: Assistant, facts: Sequence[Fact], *, probes: bool = True
+) -> Job[CorrectionView]:
+    """Start the correction of a group of facts, by the method and settings that they name."""
+    fact = facts[0]
+    request, hp = fact.request, settings(fact)
+    if len(facts) > 1:
+        requests = [each.request for each in facts]
+        return assistant.correct_batch(requests, method=fact.method, hp=hp, probes=probes)
     return assistant.correct(
         request.target_new,
         question=request.prompt,
@@ -181,7 +227,7 @@ def begin(assistant: Assistant, fact: Fact, *, probes: bool = True) -> Job[Corre
         neighbours=request.neighbours,
         history=request.history,
         method=fact.method,
-        hp=settings(fact),
+        hp=hp,
         probes=probes,
     )
 

@@ -127,9 +127,9 @@ class PlainFront:
             raise BadInput(*NO_BATCH)
         while (job := batch.begin_next(self.assistant)) is not None:
             follow(job, self._narrator)
-            row = batch.ended(job)
-            self.failed = self.failed or row.state != "took"
-            self._put(batch.told(row))
+            for row in batch.ended(job):
+                self.failed = self.failed or row.state != "took"
+                self._put(batch.told(row))
         self._put(batch.summary())
 
     def stop(self) -> bool:

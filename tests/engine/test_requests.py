@@ -104,6 +104,24 @@ def test_a_file_of_facts_is_read_line_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ({"prompt": "Who wrote Emma? "}, True),
+        ({"prompt": "Emma is by"}, False),
+        ({"prompt": "Who wrote Emma?", "chat": False}, False),
+        ({"prompt": "Emma is by", "chat": True}, True),
+    ],
+)
+def test_a_question_mark_asks_where_the_line_says_nothing(
+    tmp_path: Path, line: dict[str, Any], asked: bool
+) -> None:
+    file = tmp_path / "facts.jsonl"
+    file.write_text(json.dumps({**line, "target_new": "me"}))
+    (fact,) = read_requests(file)
+    assert fact.chat == asked
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"prompt": "x", ', "is not JSON"),

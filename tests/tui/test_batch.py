@@ -20,10 +20,12 @@ from engine.errors import BadFile
 from engine.events import JobEnded, Problem
 from engine.requests import Request
 from tests.cli.small import QUESTION as ASKED
+from tests.cli.small import hparams
 from tests.tui.tiny_chat import Make, assistants
-from tui.batch import Batch
+from tui.batch import Batch, groups
 from tui.plain import PlainFront
 from tui.screens.batch import BatchScreen
+from tui.views import Snapshot
 
 FACTS = (
     {"prompt": QUESTION, "target_new": "Canberra", "subject": "Australia"},
@@ -54,9 +56,16 @@ class Ended:
 class Refusing:
     """An assistant that takes no correction."""
 
-    def __init__(self, state: str = "failed") -> None:
+    def __init__(self, state: str = "failed", method: str = "r-rome") -> None:
         self.state = state
+        self.method = method
         self.asked: list[dict[str, Any]] = []
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(model="tiny", method=self.method)
+
+    def correct_batch(self, requests: list[Request], **about: Any) -> Ended:
+        return self.correct(", ".join(r.target_new for r in requests), **about)
 
     def correct(self, target: str, **about: Any) -> Ended:
         self.asked.append({"target": target, **about})
@@ -76,13 +85,37 @@ def test_a_question_in_a_file_is_asked_and_a_statement_is_continued(file: Path) 
 def test_a_refused_fact_says_why_and_the_next_one_is_taken_up(file: Path) -> None:
     batch = Batch.read(file)
     assert math.isnan(batch.seconds_left())
-    row = batch.ended(batch.begin_next(Refusing()))
+    (row,) = batch.ended(batch.begin_next(Refusing()))
     assert (row.state, row.said, row.seconds) == ("refused", "no. Another.", 2.0)
     assert batch.progress() == "1/3 · 4.0 s left"
     assert batch.share() == pytest.approx(1 / 3)
     assert batch.begin_next(Refusing()) is not None
-    assert batch.current is batch.rows[1]
+    assert batch.group == [batch.rows[1]]
     assert batch.told(batch.rows[0]) == f"1/3 refused, 2.0 s: {QUESTION} → Canberra (no. Another.)"
+
+
+def test_a_method_for_many_takes_the_facts_that_stand_together(tmp_path: Path) -> None:
+    lines = (
+        *FACTS,
+        {"prompt": "Where is Rome?", "target_new": "Peru"},  # its subject is still to be found
+        {"prompt": "Where is Oslo?", "target_new": "Peru", "subject": "Oslo", "method": "r-rome"},
+    )
+    file = tmp_path / "many.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    batch, assistant = Batch.read(file), Refusing(method="memit")
+    job = batch.begin_next(assistant)
+    assert batch.progress() == "0/5 · 3 at once"
+    assert batch.question == f"3 facts: {QUESTION} …"
+    assert batch.target == "Canberra, Paris, French"
+    assert [row.seconds for row in batch.ended(job)] == pytest.approx([2 / 3] * 3)
+    while (job := batch.begin_next(assistant)) is not None:
+        batch.ended(job)
+    assert [call["target"] for call in assistant.asked] == [
+        "Canberra, Paris, French", "Peru", "Peru",
+    ]  # fmt: skip
+    assert batch.counts() == {"refused": 5}
+    facts = [row.fact for row in batch.rows]
+    assert [len(group) for group in groups(facts, "memit", one_by_one=True)] == [1] * 5
 
 
 def test_a_cancel_stops_what_is_left_and_counts_it(file: Path) -> None:
@@ -220,6 +253,24 @@ def test_in_plain_mode_each_fact_is_one_line(make: Make, tmp_path: Path) -> None
     assert lines[-1].startswith("two.jsonl: 2 facts, ")
     assert len(lines) == 3
     assert front.failed == (not all(edit.success for edit in edits))
+
+
+def test_in_plain_mode_a_method_for_many_makes_one_edit(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "two.jsonl"
+    facts = [
+        {"prompt": ASKED, "target_new": "Canberra", "subject": "Australia"},
+        {"prompt": "Where is Rome?", "target_new": "Peru", "subject": "Rome"},
+    ]
+    file.write_text("\n".join(map(json.dumps, facts)))
+    known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
+    assistant, out = make(method="memit", hp=known), io.StringIO()
+    PlainFront(assistant, out=out, err=io.StringIO()).line(f"/batch {file}")
+    (edit,) = assistant.snapshot().edits
+    assert (edit.method, edit.target) == ("memit", "Canberra, Peru")
+    lines = out.getvalue().splitlines()
+    assert [line.split(" ", 1)[0] for line in lines] == ["1/2", "2/2", "two.jsonl:"]
+    assert f"{ASKED} → Canberra" in lines[0]
+    assert "Where is Rome? → Peru" in lines[1]
 
 
 def test_a_fact_keeps_what_the_file_says(tmp_path: Path) -> None:

@@ -53,8 +53,7 @@ class Batches:
         assert self.batch is not None
         job = self.batch.begin_next(self.app.assistant)
         if job is not None:
-            fact = self.batch.current.fact.request
-            self.app.corrections.watch(job, fact.target_new, question=fact.prompt)
+            self.app.corrections.watch(job, self.batch.target, question=self.batch.question)
         else:
             self.app.say(self.batch.summary(), self.batch.tone)
 
@@ -73,8 +72,9 @@ class Batches:
 class BatchScreen(ModalScreen[None]):
     """Esc stops the batch, then closes; hidden, it goes on behind the conversation."""
 
-    HELP = """Every fact is a correction of its own: /edits lists them, /drop N and undo take them
-    back. Esc stops what is left, h goes back to the conversation while the work goes on."""
+    HELP = """Every fact is a correction of its own, or all are one where the method edits many at
+    once: /edits lists them, /drop N and undo take them back. Esc stops what is left, h goes back
+    to the conversation while the work goes on."""
     BINDINGS: ClassVar = [
         Binding("escape", "stop", "Stop"),
         Binding("h", "app.pop_screen", "Hide"),
