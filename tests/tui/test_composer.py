@@ -104,7 +104,7 @@ async def test_enter_runs_a_begun_command_that_takes_no_argument(opened: Opened)
 
 
 async def test_an_argument_that_is_optional_is_not_forced(opened: Opened) -> None:
-    async with opened() as pilot:
+    async with opened((120, 60)) as pilot:
         pilot.app.chat.composer.set_text("/method ")
         await pilot.pause()
         await pilot.press("enter")
@@ -154,7 +154,7 @@ async def test_fix_without_a_subject_asks_for_it(opened: Opened) -> None:
 async def test_help_lists_every_command(opened: Opened) -> None:
     from tui.commands import REGISTRY
 
-    async with opened((120, 90)) as pilot:
+    async with opened((120, 140)) as pilot:
         await pilot.press("f1")
         await pilot.pause()
         assert isinstance(pilot.app.screen, HelpScreen)
