@@ -136,9 +136,9 @@ class EditState:
 
     def progress(self) -> str:
         """One short line: what happens now, or how it ended."""
-        steps = f"{len(self.steps)} steps" if self.optimises else "done"
+        steps = f"{len(self.steps)} steps" if self.steps else "done"
         if self.stands:
-            return f"{steps} · {self.seconds:.1f} s" if self.steps else f"{self.seconds:.1f} s"
+            return f"{steps} · {self.seconds:.1f} s"
         if self.ended:
             after = f" after {len(self.steps)} steps" if self.steps else ""
             return f"{self.ended}{after} · {self.seconds:.1f} s"
