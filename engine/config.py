@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-import yaml
-
 from . import methods, paths
 from .errors import BadFile, BadSetting
 
@@ -165,6 +163,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises BadFile naming the file and, for a syntax error, the line.
     """
+    import yaml
+
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

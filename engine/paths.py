@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from pathlib import Path
 
 import platformdirs
@@ -23,6 +22,8 @@ def cache() -> Path:
 
 def packaged(name: str) -> Path:
     """A file of hparams/: inside the wheel as engine/_hparams, beside engine/ in a checkout."""
+    from importlib import resources
+
     inside = Path(str(resources.files("engine"))) / "_hparams"
     root = inside if inside.is_dir() else inside.parent.parent / "hparams"
     return root / name

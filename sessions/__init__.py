@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     BadBundle,
     BundleTooNew,
@@ -20,7 +23,6 @@ from .errors import (
     UnknownReference,
     UnknownSession,
 )
-from .recording import Recording
 from .rows import (
     EditRow,
     Hit,
@@ -33,7 +35,10 @@ from .rows import (
     SessionRow,
     Told,
 )
-from .store import Store
+
+if TYPE_CHECKING:
+    from .recording import Recording
+    from .store import Store
 
 __all__ = [
     "BadBundle",
@@ -65,3 +70,12 @@ __all__ = [
     "UnknownReference",
     "UnknownSession",
 ]
+
+# The database is slow to import: what only names its errors and rows does not wait for it.
+_LATER = {"Recording": "recording", "Store": "store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

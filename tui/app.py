@@ -19,16 +19,12 @@ from .feed import Feed, JobChanged
 from .front import CommandPalette, ScreenFront
 from .guard import LogTail
 from .screens import jobs
-from .screens.batch import Batches
+from .screens.batches import Batches
 from .screens.chat import ChatScreen
-from .screens.compare import CompareScreen
 from .screens.correction import Corrections
-from .screens.history import HistoryScreen
 from .screens.side import SideScreen
-from .states import NOW, UNEDITED
 from .theme import THEMES
 from .widgets.bound import app_bindings
-from .widgets.help import HelpScreen, help_for
 from .widgets.status_bar import resident_memory
 
 if TYPE_CHECKING:
@@ -42,7 +38,10 @@ TWICE = 2.0  # seconds within which a second Ctrl+C quits
 
 
 class EditApp(App[int], inherit_bindings=False):
-    """Chat with a model, correct it, undo it."""
+    """Chat with a model, correct it, undo it.
+
+    Screens that are opened by a key are imported by it: the first picture does not wait for them.
+    """
 
     TITLE = "llm-edit"
     CSS_PATH = "app.tcss"
@@ -227,6 +226,8 @@ class EditApp(App[int], inherit_bindings=False):
 
     def action_history(self) -> None:
         """There and back; from a comparison that was begun there, back to it."""
+        from .screens.history import HistoryScreen
+
         there = any(isinstance(screen, HistoryScreen) for screen in self.screen_stack)
         if isinstance(self.screen, SideScreen) and there:
             self.screen.dismiss()
@@ -235,13 +236,22 @@ class EditApp(App[int], inherit_bindings=False):
 
     def action_compare(self) -> None:
         """There and back."""
+        from .screens.compare import CompareScreen
+
         if isinstance(self.screen, CompareScreen):
             self.screen.dismiss()
         else:
-            self.show_comparison(UNEDITED)
+            self.show_comparison()
 
-    def show_comparison(self, a: str, b: str = NOW, prompts: Sequence[str] = ()) -> None:
-        """Ask two states the same; in the screen that is open, or in a new one."""
+    def show_comparison(self, a: str = "", b: str = "", prompts: Sequence[str] = ()) -> None:
+        """Ask two states the same; in the screen that is open, or in a new one.
+
+        a, b  "" for the unedited model and for the model as it is now
+        """
+        from .screens.compare import CompareScreen
+        from .states import NOW, UNEDITED
+
+        a, b = a or UNEDITED, b or NOW
         screen = self.screen
         if isinstance(screen, CompareScreen):
             screen.choose(a, b, prompts)
@@ -249,6 +259,8 @@ class EditApp(App[int], inherit_bindings=False):
             self.push_screen(CompareScreen(self._memory, a, b, prompts))
 
     def action_help(self) -> None:
+        from .widgets.help import HelpScreen, help_for
+
         if not isinstance(self.screen, HelpScreen):
             here = help_for(self.focused, self.screen)
             self.push_screen(HelpScreen(self.commands.sheet(), here, self.my_keys))

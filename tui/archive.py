@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import BadInput
 from engine.events import Event
 from engine.worker import Job, Worker
-from sessions import bundle
 from sessions.rows import Hit, SessionRow
-from sessions.store import Store
 
 from .tree import Timeline, read_timeline
+
+if TYPE_CHECKING:
+    from sessions.store import Store
 
 T = TypeVar("T")
 
@@ -61,6 +62,8 @@ class Archive:
     def export(self, session: str, path: Path) -> Job[Path]:
         """Write a session into a bundle; ends with its path. Raises BadInput, SessionError."""
 
+        from sessions import bundle
+
         def work(store: Store) -> Path:
             target = path.expanduser()
             if target.suffix != bundle.SUFFIX:
@@ -85,6 +88,8 @@ class Archive:
         def run() -> Generator[Event, None, T]:
             yield from ()
             if self._store is None:
+                from sessions.store import Store
+
                 self._store = Store.open(self._home)
             return make(self._store)
 

@@ -15,7 +15,6 @@ from engine.memory import MemoryMeter
 from engine.requests import Request
 from sessions.errors import SessionError
 from sessions.rows import Node, PatchRecord
-from sessions.store import Store
 
 from .recorder import Recorder
 from .texts import clip
@@ -23,6 +22,7 @@ from .views import Correction, measured
 
 if TYPE_CHECKING:
     from engine.lm import LM
+    from sessions.store import Store
 
 log = logging.getLogger(__name__)
 

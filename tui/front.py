@@ -10,14 +10,20 @@ from rich.table import Table
 from rich.text import Text
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from engine.worker import Job
-
-from .batch import Batch
-from .commands import REGISTRY, Command, Suggestion
-
 if TYPE_CHECKING:
+    from engine.worker import Job
+
     from .app import EditApp
     from .assistant import Assistant
+    from .batch import Batch
+    from .registry import Command, CommandRegistry, Suggestion
+
+
+def registry() -> CommandRegistry:
+    """The commands. The first picture needs none of them and does not wait for their imports."""
+    from .commands import REGISTRY
+
+    return REGISTRY
 
 
 class ScreenFront:
@@ -30,13 +36,13 @@ class ScreenFront:
     # -- for the composer and the help -------------------------------------------------------
 
     def complete(self, text: str) -> Sequence[Suggestion]:
-        return REGISTRY.complete(text, self.assistant.snapshot())
+        return registry().complete(text, self.assistant.snapshot())
 
     def run_line(self, line: str) -> None:
-        REGISTRY.run_line(self, line)
+        registry().run_line(self, line)
 
     def sheet(self) -> list[tuple[str, str]]:
-        return REGISTRY.sheet()
+        return registry().sheet()
 
     # -- for the commands --------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class CommandPalette(Provider):
     def _available(self) -> list[Command]:
         app: EditApp = self.app  # type: ignore[assignment]
         snapshot = app.assistant.snapshot()
-        return [command for command in REGISTRY.commands if not command.unavailable(snapshot)]
+        return [command for command in registry().commands if not command.unavailable(snapshot)]
 
     async def discover(self) -> Hits:
         for command in self._available():

@@ -10,7 +10,6 @@ from engine import catalog, methods
 from engine.errors import BadInput, MissingResource, UnknownName
 from engine.events import Event, Loaded, Note
 from sessions.rows import EditRow, Session
-from sessions.store import Store
 
 from .narrate import count
 from .recorder import Recorder
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from engine.edit import Edit
     from engine.ledger import Ledger
     from engine.lm import LM
+    from sessions.store import Store
 
     from .assistant import Options
 

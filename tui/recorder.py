@@ -11,13 +11,15 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.events import JobEnded, Token
 from engine.worker import Job
 from sessions.errors import SessionError, StoreReadOnly
 from sessions.rows import Node, Session
-from sessions.store import Store
+
+if TYPE_CHECKING:
+    from sessions.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Recorder:
         self._seen = 0  # events of the running job that were written
         self._job = ""
         self._flushed = 0.0
+        from sessions.store import Store
+
         try:
             self.store = Store.open(home)
         except StoreReadOnly as error:

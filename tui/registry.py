@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import BadInput, LLMEditError, UnknownName
-from engine.worker import Job
 
-from .assistant import Assistant
-from .batch import Batch
 from .views import Snapshot
+
+if TYPE_CHECKING:
+    from engine.worker import Job
+
+    from .assistant import Assistant
+    from .batch import Batch
 
 
 class Front(Protocol):

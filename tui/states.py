@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from engine.errors import BadInput, UnknownName
 from sessions.rows import Session
-from sessions.store import Store
 
 from .narrate import count
 from .opening import ledger_at
 
 if TYPE_CHECKING:
     from engine.edit import Edit
+    from sessions.store import Store
 
     from .conversation import Conversation
 

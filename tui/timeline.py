@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sessions.fold import superseded
 from sessions.rows import EditRow, Message, Node
-from sessions.store import Store
 
 from .views import EditView, TurnView
+
+if TYPE_CHECKING:
+    from sessions.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

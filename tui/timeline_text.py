@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .narrate import count
-from .tree import NodeView, Timeline
-from .views import EditView, Moved, UndoPlan
+
+if TYPE_CHECKING:
+    from .tree import NodeView, Timeline
+    from .views import EditView, Moved, UndoPlan
 
 WHO = {"user": "you", "assistant": "model"}
 DEEDS = {

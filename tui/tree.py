@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sessions.rows import EditRow, Message, Node, Session
-from sessions.store import Store
 
 from .timeline import edit_views
 from .views import EditView
+
+if TYPE_CHECKING:
+    from sessions.store import Store
 
 HIDDEN = frozenset({"carry"})  # bookkeeping, not something that was done
 MESSAGES = frozenset({"user", "assistant"})

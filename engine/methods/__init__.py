@@ -6,7 +6,6 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -194,6 +193,8 @@ def methods() -> dict[str, MethodInfo]:
 
 def plugins() -> tuple[dict[str, MethodInfo], dict[str, str]]:
     """All methods; and what installed packages register that cannot be used, with the reason."""
+    from importlib.metadata import entry_points
+
     found, broken = dict(METHODS), {}
     for point in entry_points(group=ENTRY_POINTS):
         try:

@@ -1,8 +1,8 @@
-"""A batch of corrections on the screen: one row for each fact, progress, cancel."""
+"""The screen of a batch of corrections: one row for each fact, progress, cancel."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,62 +11,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import DataTable
 
-from engine.errors import BadInput
-from engine.worker import Job
-
-from ..batch import MARKS, NO_BATCH, Batch, Row
+from ..batch import MARKS, Batch, Row
 from ..texts import clip, visible
 from ..widgets.line import Line
 from ..widgets.progress_line import ProgressLine
-
-if TYPE_CHECKING:
-    from ..app import EditApp
-
-
-class Batches:
-    """The batch that runs, or ran last, and its screen."""
-
-    def __init__(self, app: EditApp) -> None:
-        self.app = app
-        self.batch: Batch | None = None
-
-    def begin(self, batch: Batch | None) -> None:
-        """Start a batch and show it. One that runs is shown instead, or where there is no new one.
-
-        Raises BadInput when there is none at all.
-        """
-        if batch is not None and self.running:
-            self.app.notify(f"{self.running.name} is not finished: one file at a time.")
-        elif batch is not None:
-            self.batch = batch
-            self._next()
-        if self.batch is None:
-            raise BadInput(*NO_BATCH)
-        self.app.push_screen(BatchScreen(self.batch))
-
-    @property
-    def running(self) -> Batch | None:
-        """The batch, while some of its facts wait or are being edited."""
-        return self.batch if self.batch is not None and not self.batch.finished else None
-
-    def _next(self) -> None:
-        assert self.batch is not None
-        job = self.batch.begin_next(self.app.assistant)
-        if job is not None:
-            self.app.corrections.watch(job, self.batch.target, question=self.batch.question)
-        else:
-            self.app.say(self.batch.summary(), self.batch.tone)
-
-    def owns(self, job: Job[Any]) -> bool:
-        return self.batch is not None and self.batch.job is job
-
-    def ended(self, job: Job[Any]) -> None:
-        """A correction of the batch has ended: the next one."""
-        assert self.batch is not None
-        self.batch.ended(job)
-        self._next()
-        if isinstance(self.app.screen, BatchScreen):
-            self.app.screen.draw()
 
 
 class BatchScreen(ModalScreen[None]):

@@ -6,19 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.events import Problem
-from engine.methods import MethodInfo, methods
 from engine.worker import Job
 
 from ..edit_state import EditState
-from ..widgets.fix_dialog import Fix, FixDialog
 
 if TYPE_CHECKING:
+    from engine.methods import MethodInfo
+
     from ..app import EditApp
     from ..views import TurnView
+    from ..widgets.fix_dialog import Fix, FixDialog
 
 
 def method_choices(model_type: str) -> list[MethodInfo]:
     """The methods that can edit this family of models; all while the model is not known."""
+    from engine.methods import methods
+
     known = list(methods().values())
     return [m for m in known if not model_type or model_type in m.families] or known
 
@@ -47,6 +50,8 @@ class Corrections:
                 else "Ask something first: its answer can then be corrected."
             )
             return
+        from ..widgets.fix_dialog import FixDialog
+
         turn = turn or answered[-1]
         choices = method_choices(snapshot.model_type)
         later = len(snapshot.turns) - 1 - snapshot.turns.index(turn)

@@ -18,7 +18,6 @@ from engine.events import Event
 
 from ..edit_state import EditState
 from ..views import Snapshot
-from ..widgets.check_details import CheckDetails
 from ..widgets.edit_pane import EditPane
 from ..widgets.edit_strip import EditStrip
 from ..widgets.log_pane import LogPane
@@ -140,4 +139,6 @@ class PanesScreen(Screen[None]):
         if self.edit is None or not self.edit.metrics:
             self.notify("No checks were made yet: they come with a correction.")
             return
+        from ..widgets.check_details import CheckDetails
+
         self.app.push_screen(CheckDetails(self.edit.title, self.edit.metrics, name))

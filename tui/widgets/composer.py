@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widgets import OptionList, TextArea
 from textual.widgets.option_list import Option
 
-from ..commands import Suggestion
+from ..registry import Suggestion
 from .bound import bindings
 
 Completer = Callable[[str], Sequence[Suggestion]]
