@@ -63,15 +63,17 @@ def chat(
 def _check(wanted: Any) -> None:
     """What is wrong with model, method or session is said before the screen is taken over."""
     from engine.catalog import resolve_model
-    from sessions.errors import StoreReadOnly
-    from sessions.store import Store
 
     if wanted.model:
         resolve_model(wanted.model)
+    if not wanted.session:
+        return  # the database is slow to import: the screen is there first
+    from sessions.errors import StoreReadOnly
+    from sessions.store import Store
+
     try:
         with Store.open(wanted.home) as store:
-            if wanted.session:
-                store.session(wanted.session)
+            store.session(wanted.session)
     except StoreReadOnly:
         return  # chat goes on, and says that it is not recorded
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from engine.events import Event
     from engine.lm import LM
     from engine.worker import Job
-    from tui.assistant import Assistant, Options
+    from tui.assistant import Assistant
+    from tui.options import Options
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -103,9 +104,9 @@ def placing(function: Command) -> Command:
 
 def assistant_options(given: dict[str, Any], **more: Any) -> Options:
     """Options of the assistant from those of a command; what was not given is as configured."""
-    from engine import methods, paths
+    from engine import paths
     from tui import settings
-    from tui.assistant import Options
+    from tui.options import Options
 
     configured, _ = settings.load()
     names = ("model", "method", "dtype", "device", "device_map", "load_in", "seed")
@@ -122,6 +123,8 @@ def assistant_options(given: dict[str, Any], **more: Any) -> Options:
     if given.get("session") is None and not more.get("resume_last"):
         wanted = dataclasses.replace(wanted, model=configured.model, method=configured.method)
     if given.get("method"):
+        from engine import methods
+
         methods.get(given["method"])
     return dataclasses.replace(wanted, **found, **more)
 

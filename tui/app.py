@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,23 +60,27 @@ class EditApp(App[int], inherit_bindings=False):
         logs: Sequence[Path] = (),
         memory: Callable[[], int] = resident_memory,
         clock: Callable[[], float] = time.monotonic,
+        painted: Callable[[], object] = lambda: None,
     ) -> None:
         """`make_assistant` is given the signal for changed jobs; `logs` are shown as they grow.
 
         ascii  plots and frames without braille and lines
         keys   by action (see tui/keys.py), where they are not the default ones
+        painted  called when the first picture is on the terminal
         """
         super().__init__()
         for each in THEMES:
             self.register_theme(each)
         self.theme = theme
+        self._colours = self.get_css_variables()
+        self.stylesheet.set_variables(self._colours)
         self.ascii = ascii
         self.set_class(ascii, "-ascii")
         self.my_keys = dict(keys or {})
         self.set_keymap(self.my_keys)
         self.feed = Feed()
-        self.assistant = make_assistant(self._changed)
-        self.commands = ScreenFront(self, self.assistant)
+        self._make_assistant = make_assistant
+        self.commands = ScreenFront(self)
         self.corrections = Corrections(self)
         self.batches = Batches(self)
         self.chat = ChatScreen(self.commands.complete, memory, enter_sends)
@@ -83,22 +88,40 @@ class EditApp(App[int], inherit_bindings=False):
         self.farewell = ""  # said on the terminal after the screen is gone
         self.begun = False
         self._clock = clock
+        self._painted = painted
         self._memory = memory
         self._frame = 0
         self._interrupted = -TWICE
         self._log_tails = [LogTail(path) for path in logs]
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Read the style sheets again, where the colours are not those they were read with.
+
+        Textual asks for it at the start, too: all of them twice before the first picture.
+        """
+        colours = self.get_css_variables()
+        if colours != self._colours:
+            self._colours = colours
+            super().refresh_css(animate)
 
     # -- life --------------------------------------------------------------------------------
 
     def get_default_screen(self) -> Screen[Any]:
         return self.chat
 
+    @cached_property
+    def assistant(self) -> Assistant:
+        """Made when it is first asked for, which is behind the first picture."""
+        return self._make_assistant(self._changed)
+
     def begin(self) -> None:
         """Once the first picture is on the terminal: only now is torch imported, over there."""
         self.begun = True
+        self._painted()
         self.set_interval(TICK, self._tick)
-        self.submit(self.assistant.load())
+        self.submit(self.assistant.recall())
         self.submit(self.assistant.input_history())
+        self.submit(self.assistant.load())
 
     def _changed(self, job: Job[Any]) -> None:
         """On the engine's thread: only signal."""

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from engine.ledger import Ledger
     from engine.lm import LM
 
-    from .assistant import Options
+    from .opening import Opening
+    from .options import Options
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Conversation:
         self.comparing = Comparing(self)
         self.explaining = Explaining(self)
         self.weighing = Weighing(self)
+        self._opening: Opening | None = None  # between `recall` and `load`
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
@@ -83,15 +85,22 @@ class Conversation:
 
     # -- beginning and end -------------------------------------------------------------------
 
-    def load(self) -> Work[Loaded]:
-        """Open the record, load the model, apply the session's edits again."""
+    def recall(self) -> Work[None]:
+        """Open the record and read the session to go on with, without its model."""
         from .opening import Opening
 
         opening = Opening(self.options)
         yield from opening.record()
-        self._record = opening.recorder
+        self._opening, self._record, self.turns = opening, opening.recorder, opening.turns
         self.method = self.method or opening.method
         self._views = Snapshot(model=opening.model, method=self.method)
+
+    def load(self) -> Work[Loaded]:
+        """Open the record, load the model, apply the session's edits again."""
+        if self._opening is None:
+            yield from self.recall()
+        opening, self._opening = self._opening, None
+        assert opening is not None, "it was just made"
         loaded = yield from opening.load()
         self._lm, self.ledger, self.turns = opening.lm, opening.ledger, opening.turns
         yield from self._trouble()

@@ -29,9 +29,12 @@ def registry() -> CommandRegistry:
 class ScreenFront:
     """A `tui.commands.Front`."""
 
-    def __init__(self, app: EditApp, assistant: Assistant) -> None:
+    def __init__(self, app: EditApp) -> None:
         self.app = app
-        self.assistant = assistant
+
+    @property
+    def assistant(self) -> Assistant:
+        return self.app.assistant
 
     # -- for the composer and the help -------------------------------------------------------
 

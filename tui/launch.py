@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import settings
-from .app import EditApp
 from .background import is_light
 from .guard import descriptor_guard
 
 if TYPE_CHECKING:
-    from .assistant import Options
+    from engine.worker import Job
+
+    from .assistant import Assistant
+    from .options import Options
 
 PATIENCE = 0.4  # seconds for the engine's thread to stop when the application is left
 SWITCH = 0.0005  # seconds a thread may hold the interpreter: keeps keys quick beside the engine
@@ -26,6 +31,18 @@ def theme_of(name: str) -> str:
     return settings.THEMES["light" if is_light() else "dark"]
 
 
+def _settled() -> None:
+    """Everything that is here now stays: it need not be looked through again and again."""
+    gc.freeze()
+    gc.enable()
+
+
+def _assistant(options: Options, signal: Callable[[Job[Any]], None]) -> Assistant:
+    from .assistant import Assistant
+
+    return Assistant(options, signal)
+
+
 def run(options: Options, *, theme: str = "", mouse: bool = True, ascii: bool = False) -> NoReturn:
     """The application on a terminal; ends the process with its exit code.
 
@@ -35,7 +52,8 @@ def run(options: Options, *, theme: str = "", mouse: bool = True, ascii: bool = 
     and crashes when the engine's thread is still computing. What is recorded is safe, since the
     store commits as it goes. Raises BadSetting, BadFile before the screen is taken.
     """
-    from .assistant import Assistant
+    gc.disable()  # until the first picture is there: nothing of what is imported will go
+    from .app import EditApp
 
     chosen, _ = settings.load()
     look = settings.known_theme(theme or chosen.theme, "--theme")
@@ -45,12 +63,13 @@ def run(options: Options, *, theme: str = "", mouse: bool = True, ascii: bool = 
     with descriptor_guard(folder / "terminal.log") as stray:
         logs = (stray, folder / "llm-edit.log")
         app = EditApp(
-            lambda signal: Assistant(options, signal),
+            partial(_assistant, options),
             theme=look,
             enter_sends=chosen.enter == "send",
             ascii=ascii or chosen.ascii,
             keys=chosen.keys,
             logs=logs,
+            painted=_settled,
         )
         app.run(mouse=mouse and chosen.mouse)
         app.assistant.close(timeout=PATIENCE)

@@ -67,7 +67,10 @@ def edits_of(record: Recorder | None, ledger: Ledger | None) -> tuple[EditView, 
     if record is None or record.store is None or record.session is None:
         return ()
     rows = record.store.edits(record.session.id)
-    active = [e.id for e in ledger.edits] if ledger else []
+    if ledger is not None:
+        active = [e.id for e in ledger.edits]
+    else:  # the model is not loaded: those that will be applied
+        active = [row.id for row in record.store.active_edits(record.session.id)]
     if all(row.id in active for row in rows if row.state == "done"):
         return edit_views(rows, active)
     return edit_views(rows, active, undone_of(record.store.nodes(record.session.id)))

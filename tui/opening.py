@@ -12,6 +12,7 @@ from engine.events import Event, Loaded, Note
 from sessions.rows import EditRow, Session
 
 from .narrate import count
+from .options import DEFAULT_METHOD, DEFAULT_MODEL
 from .recorder import Recorder
 from .timeline import Turn, turns_at
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from engine.lm import LM
     from sessions.store import Store
 
-    from .assistant import Options
+    from .options import Options
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,11 @@ class Opening:
         self._session: Session | None = None
 
     def record(self) -> Generator[Event, None, None]:
-        """Open the store, name what was interrupted, find the session to go on with.
+        """Open the store, name what was interrupted, read the session to go on with.
 
-        Nothing slow happens here: an unknown session or method is said before a model is
-        loaded. Raises SessionError, UnknownName, BadInput.
+        Nothing slow happens here: an unknown session or method is said, and what was said
+        before is there, before a model is loaded. Raises SessionError, UnknownName, BadInput.
         """
-        from .assistant import DEFAULT_METHOD, DEFAULT_MODEL
-
         options = self.options
         if options.method:
             methods.get(options.method)
@@ -60,6 +59,9 @@ class Opening:
             for edit in store.interrupted():
                 yield Note(text=interruption(edit, store))
             self._session = self._chosen(store, named or DEFAULT_MODEL)
+            if self._session is not None and not options.reuse:
+                self.recorder.resume(self._session)  # `load` finds out whether it fits the model
+                self.turns = turns_at(store, self._session.id)
         self._placed()
         row = self._session.model if self._session else None
         self.model = named or (where(row.name, row.source) if row else DEFAULT_MODEL)

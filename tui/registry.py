@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class Front(Protocol):
     """What a command may ask of the front end it was typed in."""
 
-    assistant: Assistant
+    @property
+    def assistant(self) -> Assistant:
+        """The chat that commands act on."""
 
     def say(self, text: str, tone: str = "info") -> None:
         """A sentence of the program; tone: info, good, bad, muted."""

@@ -163,6 +163,9 @@ class ScriptedAssistant(ScriptedPast):
 
     # -- jobs --------------------------------------------------------------------------------
 
+    def recall(self):
+        return self._submit("recall", lambda: iter(()))
+
     def load(self):
         return self._submit("load", self._load)
 

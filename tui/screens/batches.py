@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import BadInput
 
-from ..batch import NO_BATCH
-
 if TYPE_CHECKING:
     from engine.worker import Job
 
@@ -35,6 +33,8 @@ class Batches:
             self.batch = batch
             self._next()
         if self.batch is None:
+            from ..batch import NO_BATCH
+
             raise BadInput(*NO_BATCH)
         from .batch import BatchScreen
 

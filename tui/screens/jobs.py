@@ -28,7 +28,7 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PATIENCE = 3.0  # seconds after which the activity says how long it has taken
 MOVES = frozenset({"undo_to", "branch", "open"})  # to another conversation, or part of it
 CHANGES = MOVES | {
-    "load", "ask", "correct", "undo", "redo", "drop", "rename", "forget", "remember"
+    "recall", "load", "ask", "correct", "undo", "redo", "drop", "rename", "forget", "remember"
 }  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def _idle_activity(jobs: list[Job[Any]]) -> str:
 
 
 VERBS = {
+    "recall": "opening",
     "load": "loading",
     "ask": "answering",
     "correct": "editing",
@@ -191,6 +192,7 @@ def _history(app: EditApp, job: Job[Any]) -> None:
 
 
 HANDLERS: dict[str, Callable[[EditApp, Job[Any], list[Event]], None]] = {
+    "recall": _load,
     "load": _load,
     "ask": _ask,
     "correct": _correct,

@@ -39,7 +39,7 @@ class PanesScreen(Screen[None]):
     pane: reactive[str] = reactive("chat", init=False)
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(classes="-pane-chat")
         self.edit: EditState | None = None  # the correction that the panes show
 
     def compose_panes(self) -> Iterable[Widget]:
