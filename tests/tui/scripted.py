@@ -164,7 +164,10 @@ class ScriptedAssistant(ScriptedPast):
     # -- jobs --------------------------------------------------------------------------------
 
     def recall(self):
-        return self._submit("recall", lambda: iter(()))
+        def work() -> Generator[Event, None, None]:
+            yield from ()
+
+        return self.worker.submit("recall", work)
 
     def load(self):
         return self._submit("load", self._load)
@@ -250,7 +253,8 @@ class ScriptedAssistant(ScriptedPast):
             try:
                 return (yield from make())
             finally:
-                self._snapshot = self._view()
+                if self.loaded:
+                    self._snapshot = self._view()
 
         return self.worker.submit(kind, run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -86,3 +87,38 @@ assert seen == [True], seen
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+FIRST = """
+import asyncio, json, sys
+sys.path[:0] = json.loads(sys.argv[1])
+import llm_edit.chat, tui.launch, tui.options
+from tui.app import EditApp
+seen = []
+def make(signal):
+    strips = app.screen._compositor.render_strips()
+    assert any("Ask something" in strip.text for strip in strips), "made before the first picture"
+    seen.extend(sys.modules)
+    from scripted import ScriptedAssistant
+    return ScriptedAssistant(signal)
+app = EditApp(make)
+async def main():
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.pause(0.3)
+asyncio.run(main())
+app.assistant.close()
+print(json.dumps(seen))
+"""
+LATER = {
+    "torch", "transformers", "numpy", "sqlite_utils", "sessions", "yaml", "engine.methods",
+    "tui.assistant", "tui.conversation", "tui.commands", "tui.batch", "tui.screens.history",
+    "tui.screens.compare", "tui.screens.batch", "tui.widgets.fix_dialog", "tui.widgets.help",
+}  # fmt: skip
+
+
+def test_the_first_picture_waits_for_nothing_that_it_does_not_show() -> None:
+    paths = json.dumps([str(HERE.parents[1]), str(HERE)])
+    found = subprocess.run(
+        [sys.executable, "-c", FIRST, paths], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert LATER.isdisjoint(json.loads(found.stdout))
