@@ -110,7 +110,7 @@ app.assistant.close()
 print(json.dumps(seen))
 """
 LATER = {
-    "torch", "transformers", "numpy", "sqlite_utils", "sessions", "yaml", "engine.methods",
+    "torch", "transformers", "numpy", "sqlite_utils", "sessions", "yaml",
     "tui.assistant", "tui.conversation", "tui.commands", "tui.batch", "tui.screens.history",
     "tui.screens.compare", "tui.screens.batch", "tui.widgets.fix_dialog", "tui.widgets.help",
 }  # fmt: skip
