@@ -109,7 +109,7 @@ async def test_an_argument_that_is_optional_is_not_forced(opened: Opened) -> Non
         await pilot.pause()
         await pilot.press("enter")
         await settle(pilot)
-        assert any("what it does" in note.text for note in pilot.app.chat.transcript.notes)
+        assert any("Dai et al. 2022" in note.text for note in pilot.app.chat.transcript.notes)
         assert pilot.app.assistant.snapshot().method == "r-rome"
 
 
