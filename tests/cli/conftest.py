@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,5 +97,11 @@ def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdin=subprocess.PIPE,
         text=True,
+        preexec_fn=_hear_ctrl_c,
         **options,
     )
+
+
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background is deaf to Ctrl+C, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

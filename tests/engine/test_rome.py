@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.metadata
 import math
 from pathlib import Path
 from typing import Any
@@ -532,6 +533,6 @@ def test_installed_packages_can_add_methods(monkeypatch: pytest.MonkeyPatch) -> 
             self.load = lambda: value
 
     points = [Point(theirs), Point(impostor), Point("not a method")]
-    monkeypatch.setattr(methods, "entry_points", lambda group: points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     assert methods.get("mine") is theirs
     assert methods.get("rome").run() is rome
