@@ -34,7 +34,7 @@ class Terminal:
         program = " ".join([sys.executable, "-m", "llm_edit", *arguments])
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, "PYTHONPATH": path, "TERM": "xterm-256color"}
-        for name in ("TMUX", "NO_COLOR"):
+        for name in ("TMUX", "NO_COLOR", "COLUMNS", "LINES"):  # the size is tmux's to say
             environment.pop(name, None)
         command = (
             f"cd {ROOT} && {program}; echo $? > {self._code}.new; mv {self._code}.new {self._code}"

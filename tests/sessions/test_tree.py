@@ -150,9 +150,9 @@ def test_five_hundred_messages_are_read_in_fifty_milliseconds(scribe: Scribe) ->
         store.add_message(session, "assistant", f"answer {i} " * 40)
     best = 1.0
     for _ in range(5):
-        start = time.process_time()  # whatever else the machine does
+        start = time.perf_counter()
         nodes, messages = store.path(session), store.conversation(session)
-        best = min(best, time.process_time() - start)
+        best = min(best, time.perf_counter() - start)
     assert len(nodes) == len(messages) == 500
     assert [m.text for m in messages[:2]] == ["question 0 " * 20, "answer 0 " * 40]
     assert best < 0.05
