@@ -34,7 +34,8 @@ def warnings(lm: LM, patches: Sequence[Patch], perplexity: float) -> list[str]:
     if perplexity > PERPLEXITY * fresh:
         more = 100 * (perplexity / fresh - 1)
         said.append(f"Perplexity is {more:.0f} % above the unedited model's: undo what can go.")
-    for site, size in _norms(lm, patches).items():
+    for site, ratio in growth(lm, patches).items():
+        size = math.sqrt(1 + ratio**2)
         if size > NORM:
             said.append(f"The weight {site} has grown to {size:.1f} times its norm.")
     return said
@@ -48,15 +49,14 @@ def _unedited(lm: LM) -> float:
     return found
 
 
-def _norms(lm: LM, patches: Sequence[Patch]) -> dict[str, float]:
-    """Per site √(1 + ‖Δ‖²/‖W‖²) for the sum Δ of its patches; NaN where W cannot be read."""
+def growth(lm: LM, patches: Sequence[Patch]) -> dict[str, float]:
+    """Per site ‖Δ‖/‖W‖ for the sum Δ of its patches; NaN where W cannot be read."""
     by_site: dict[str, list[Patch]] = {}
     for patch in patches:
         by_site.setdefault(patch.site, []).append(patch)
     found = {}
     for site, own in by_site.items():
-        weight = norm(lm.model.get_submodule(site))
-        found[site] = math.sqrt(1 + (_norm(own) / weight) ** 2)
+        found[site] = _norm(own) / norm(lm.model.get_submodule(site))
     return found
 
 

@@ -12,26 +12,15 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import alarms
-from .correct import (
-    Answered,
-    Clock,
-    Corrected,
-    Outcome,
-    applied,
-    hparams_of,
-    layer_of,
-    method_of,
-    named,
-    provenance_of,
-    weight_metric,
-)
+from .correct import hparams_of, made, method_of, said
 from .edit import new_id
 from .errors import BadRequest
 from .evaluate.metrics import mean, scores
-from .evaluate.normalise import begins_with, equals, same_head
+from .evaluate.normalise import same_head
 from .evaluate.probes import TOKENS, fluency, prose
 from .events import Event, Loading, Metric, Note
 from .ledger import Ledger
+from .outcome import Answered, Clock, Corrected, Outcome, concluded, provenance_of
 from .requests import Request
 from .tokens import target_ids
 
@@ -73,45 +62,31 @@ def correct_batch(
         probed = yield from _probe(lm, asked)
         perplexity = fluency(lm) if probes else math.nan
         clock.lap("probes")
-    old = tuple({rival.id: None for r in requests for rival in ledger.rivals(r)})
-    for id in old:
-        yield Note(text=f"supersedes edit {id}")
-    with lm.active(ledger.patches(without=old)):
-        edit = yield from named(info.run()(lm, requests, hp), edit_id or new_id())
-        clock.lap("edit")
-    provenance = provenance_of(lm, edit, sources, seed)
-    edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
+    edit = yield from made(lm, ledger, info, requests, hp, edit_id or new_id())
+    clock.lap("edit")
+    edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = yield from ask_all(lm, requests)
         reprobed = yield from _probe(lm, asked)
         now = fluency(lm) if probes else math.nan
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
-    facts = tuple(
-        Corrected(request, b, a, took(request, a.answer))
-        for request, b, a in zip(requests, before, after, strict=True)
-    )
-    layers = tuple(layer_of(lm, patch) for patch in edit.patches)
+    facts = judged(requests, before, after)
     metrics = [said_metric(facts), *_compared(asked, probed, reprobed)]
     if probes:
         metrics.append(Metric(name="fluency", before=perplexity, after=now, n=len(prose())))
-    metrics.append(weight_metric(layers))
-    yield from metrics
-    outcome = Outcome(
-        edit=edit,
-        success=all(fact.success for fact in facts),
-        verdict=" ".join([verdict_of(facts), *warnings]),
-        facts=facts,
-        metrics=tuple(metrics),
-        layers=layers,
-        seconds=clock.seconds(edit),
-        steps=int(edit.numbers.get("steps", 0)),
-        losses=tuple(edit.numbers.get("losses", ())),
-        versions=edit.provenance["versions"],
+    verdict = " ".join([verdict_of(facts), *warnings])
+    return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
+
+
+def judged(
+    requests: Sequence[Request], before: Sequence[Answered], after: Sequence[Answered]
+) -> tuple[Corrected, ...]:
+    """What became of each fact, by its answers of `ask_all`."""
+    return tuple(
+        Corrected(request, b, a, took(request, a.answer))
+        for request, b, a in zip(requests, before, after, strict=True)
     )
-    yield applied(outcome)
-    ledger.apply(edit)  # behind the last event: a job cancelled there has changed nothing
-    return outcome
 
 
 def _needed(
@@ -178,7 +153,7 @@ def took(request: Request, answer: str) -> bool:
 
     There is room for more than the target in what is decoded, so that "equals" means it.
     """
-    return (equals if request.chat else begins_with)(answer, request.target_new)
+    return said(request, answer, ended=True)
 
 
 # -- the probes that the facts bring with them ----------------------------------------------------

@@ -12,7 +12,6 @@ asks for the residuals exactly: EMMET (Gupta et al. 2024b), and ROME for one fac
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,15 +49,28 @@ def rows(K: Tensor, solve: Solve, ridge: float = 1.0) -> Tensor:
     return found.to(Y)
 
 
-def past_keys(lm: LM, site: str) -> Tensor:
-    """Keys [m, d_ff] of the active edits at a site, which a new edit should leave in place."""
+def solved(lm: LM, site: str, A: Tensor, B: Tensor, keys: Tensor) -> LowRank:
+    """The patch of an update A B, with what it was solved for: see `patches.LowRank`.
+
+    A     [d, r] residuals in the presence of the edits that are active now
+    keys  [r, c, d_ff]
+    """
+    moves = A.clone()
+    for patch in lm.patches:
+        if patch.site == site:
+            moves += patch.moved(keys).mean(1).T.to(moves)
+    return LowRank(site, A.contiguous(), B.contiguous(), keys.contiguous(), moves)
+
+
+def past_keys(lm: LM, site: str, *, hold: bool = True) -> Tensor:
+    """Keys [m, d_ff] of the active edits at a site, which a new edit should leave in place; none
+    (m = 0) where it need not hold them."""
     kept = [
-        patch.keys.flatten(0, 1)
+        patch.keys.flatten(0, 1).cpu()
         for patch in lm.patches
-        if isinstance(patch, LowRank) and patch.site == site and patch.keys is not None
+        if hold and isinstance(patch, LowRank) and patch.site == site and patch.keys is not None
     ]
-    none = torch.empty(0, lm.arch.mlp_width)
-    return torch.cat([none, *(keys.cpu() for keys in kept)]).to(lm.device)
+    return torch.cat([torch.empty(0, lm.arch.mlp_width), *kept]).to(lm.device)
 
 
 def weighted(
@@ -81,36 +93,18 @@ def weighted(
 
 
 def resolve(patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0) -> list[LowRank]:
-    """The patches of one site, in order, solved again as one system.
+    """The patches of one site solved again as one system, each fact for all that it `moves`.
 
-    Each was solved in the presence of those before it, so its residuals are what was left to
-    move. Towards the unedited map a key has to move by that and by what they moved it. Every
-    patch keeps its place and its number of facts; which of them acts on a key, and how much,
-    is what changes. They may be on different devices; the new ones are on the CPU.
-    Raises EditFailed.
+    Every patch keeps its place and its facts; which of them acts on a key, and how much, is what
+    changes. They may be on different devices; the new ones are on the CPU. Raises EditFailed.
     """
-    patches = [_on_cpu(patch) for patch in patches]
-    residuals, keys = [], []
-    for i, patch in enumerate(patches):
-        assert patch.keys is not None
-        moved = sum(
-            ((patch.keys @ p.B.T) @ p.A.T for p in patches[:i]),
-            torch.zeros(*patch.keys.shape[:2], len(patch.A)),
-        )  # [r, c, out]
-        residuals.append((patch.A.T[:, None] + moved).mean(1).T)
-        keys.append(patch.keys)
-    asked = torch.cat([k.flatten(0, 1) for k in keys])  # [n, d_ff]
-    found = rows(asked.T, solve, ridge).cpu()
-    renewed, start = [], 0
-    for patch, R in zip(patches, residuals, strict=True):
-        assert patch.keys is not None
-        r, c = patch.keys.shape[:2]
-        B = found[start : start + r * c].view(r, c, -1).sum(1)
-        renewed.append(dataclasses.replace(patch, A=R.contiguous(), B=B.contiguous()))
-        start += r * c
+    asked = [patch.keys.cpu() for patch in patches if patch.keys is not None]
+    assert len(asked) == len(patches)
+    found = rows(torch.cat([keys.flatten(0, 1) for keys in asked]).T, solve, ridge).cpu()
+    parts = torch.split(found, [keys.shape[0] * keys.shape[1] for keys in asked])
+    renewed = []
+    for patch, keys, part in zip(patches, asked, parts, strict=True):
+        assert patch.moves is not None
+        moves, B = patch.moves.cpu(), part.view(*keys.shape).sum(1)
+        renewed.append(LowRank(patch.site, moves, B, keys, moves))
     return renewed
-
-
-def _on_cpu(patch: LowRank) -> LowRank:
-    keys = None if patch.keys is None else patch.keys.cpu()
-    return dataclasses.replace(patch, A=patch.A.cpu(), B=patch.B.cpu(), keys=keys)

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
-import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from . import alarms, methods, patches, quantised
+from . import alarms, methods, quantised
 from .config import resolve_hparams
 from .edit import Edit, new_id
 from .errors import BadRequest, UnsupportedModel
 from .evaluate.metrics import scores
 from .evaluate.normalise import begins_with, equals
 from .evaluate.probes import Probes
-from .events import EditApplied, EditPlanned, Event, Loading, Metric, Note
+from .events import EditPlanned, Event, Loading, Metric, Note
 from .ledger import Ledger
 from .methods import MethodInfo
+from .outcome import Answered, Clock, Corrected, Outcome, concluded, provenance_of
 from .requests import Request
 from .tokens import Rendered, target_ids
 
@@ -34,55 +29,6 @@ if TYPE_CHECKING:
     from .lm import LM
 
 MAX_TOKENS = 64  # of the answer that decides about success
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The greedy answer, and the probabilities of the new and the old one (NaN: no old one).
-
-    A probability is the geometric mean over the answer's tokens.
-    """
-
-    answer: str
-    p_new: float
-    p_old: float
-    ended: bool  # by itself, not at the token limit
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """One fact of a correction, and what became of it."""
-
-    request: Request
-    before: Answered
-    after: Answered
-    success: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a correction did. `layers`: {site, rank, norm_ratio} per patch."""
-
-    edit: Edit
-    success: bool
-    verdict: str
-    facts: tuple[Corrected, ...]
-    metrics: tuple[Metric, ...]
-    layers: tuple[dict[str, Any], ...]
-    seconds: dict[str, float]
-    steps: int
-    losses: tuple[float, ...]
-    versions: dict[str, str]
-
-    @property
-    def before(self) -> Answered:
-        """Of the first fact."""
-        return self.facts[0].before
-
-    @property
-    def after(self) -> Answered:
-        """Of the first fact."""
-        return self.facts[0].after
 
 
 def correct(
@@ -120,42 +66,34 @@ def correct(
         asked = Probes.build(lm, request) if probes else None
         probed = (yield from asked.ask(lm)) if asked else None
         clock.lap("probes")
-    rivals = ledger.rivals(request)
-    old = tuple(rival.id for rival in rivals)
-    for rival in rivals:
-        yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
-    with lm.active(ledger.patches(without=old)):
-        edit = yield from named(info.run()(lm, [request], hp), edit_id or new_id())
-        clock.lap("edit")
-    provenance = provenance_of(lm, edit, sources, seed)
-    edit = dataclasses.replace(edit, provenance=provenance, supersedes=old)
+    edit = yield from made(lm, ledger, info, [request], hp, edit_id or new_id())
+    clock.lap("edit")
+    edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = _ask(lm, prompt, request)
         reprobed = (yield from asked.ask(lm)) if asked else None
         now = reprobed.perplexity if reprobed else math.nan
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
-    layers = tuple(layer_of(lm, patch) for patch in edit.patches)
     metrics = [_said(request, before, after)]
     if asked and probed is not None and reprobed is not None:
         metrics += asked.compare(probed, reprobed)
-    metrics.append(weight_metric(layers))
-    yield from metrics
-    outcome = Outcome(
-        edit=edit,
-        success=_succeeded(request, after),
-        verdict=" ".join([_verdict(request, after, metrics), *warnings]),
-        facts=(Corrected(request, before, after, _succeeded(request, after)),),
-        metrics=tuple(metrics),
-        layers=layers,
-        seconds=clock.seconds(edit),
-        steps=len(edit.numbers.get("losses", ())),
-        losses=tuple(edit.numbers.get("losses", ())),
-        versions=edit.provenance["versions"],
-    )
-    yield applied(outcome)
-    ledger.apply(edit)  # behind the last event: a job cancelled there has changed nothing
-    return outcome
+    facts = (Corrected(request, before, after, _succeeded(request, after)),)
+    verdict = " ".join([_verdict(request, after, metrics), *warnings])
+    return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
+
+
+def made(
+    lm: LM, ledger: Ledger, info: MethodInfo, requests: Sequence[Request], hp: Any, edit_id: str
+) -> Generator[Event, None, Edit]:
+    """The method's own run, as if there were no earlier edits of the same questions: it
+    supersedes them."""
+    rivals = {rival.id: rival for request in requests for rival in ledger.rivals(request)}
+    for rival in rivals.values():
+        yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
+    with lm.active(ledger.patches(without=rivals)):
+        edit = yield from _named(info.run()(lm, requests, hp), edit_id)
+    return dataclasses.replace(edit, supersedes=tuple(rivals))
 
 
 # -- before -------------------------------------------------------------------------------------
@@ -228,7 +166,7 @@ def _probability(lm: LM, prompt: Rendered, answer: str | None) -> float:
     return math.exp(-score.nll)
 
 
-def named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, None, Edit]:
+def _named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, None, Edit]:
     """The method's own run, under the id that the edit will have."""
     try:
         while True:
@@ -243,38 +181,6 @@ def named(edit: Generator[Event, None, Edit], edit_id: str) -> Generator[Event, 
         return dataclasses.replace(made, id=edit_id)
     finally:
         edit.close()
-
-
-def provenance_of(lm: LM, edit: Edit, sources: dict[str, str], seed: int) -> dict[str, Any]:
-    """What `Edit.provenance` holds, completed by what the method does not know."""
-    return {
-        **edit.provenance,
-        "model": lm.name,
-        "fingerprint": lm.fingerprint,
-        "dtype": str(lm.dtype).removeprefix("torch."),
-        "device": str(lm.device),
-        **({"load_in": lm.load_in} if lm.load_in else {}),
-        "seed": seed,
-        "sources": sources,
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """What a number may depend on besides model, request and settings."""
-    return {
-        "llm-edit": _version("llm-edit-chat"),
-        "torch": torch.__version__,
-        "transformers": _version("transformers"),
-        "python": platform.python_version(),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a checkout
-        return "unknown"
 
 
 # -- after --------------------------------------------------------------------------------------
@@ -307,20 +213,6 @@ def _said(request: Request, before: Answered, after: Answered) -> Metric:
     )
 
 
-def layer_of(lm: LM, patch: patches.Patch) -> dict[str, Any]:
-    """{site, rank, norm_ratio} of a patch; the ratio is NaN where the weight cannot be read."""
-    return patches.describe(patch, quantised.norm(lm.model.get_submodule(patch.site)))
-
-
-def weight_metric(layers: tuple[dict[str, Any], ...]) -> Metric:
-    """How much the most changed weight changed: max ‖Δ‖/‖W‖."""
-    ratios = {layer["site"]: layer["norm_ratio"] for layer in layers}
-    return Metric(
-        name="weight", before=0.0, after=max(ratios.values(), default=0.0), n=len(ratios),
-        detail=ratios,
-    )  # fmt: skip
-
-
 def _verdict(request: Request, after: Answered, metrics: list[Metric]) -> str:
     """The outcome in one or two sentences."""
     if not _succeeded(request, after):
@@ -339,38 +231,3 @@ def _verdict(request: Request, after: Answered, metrics: list[Metric]) -> str:
         f"Changed, but {len(moved)} of {neighbours.n} neighbours moved: "
         f"{first['prompt']!r} now gives {first['after']!r} (before: {first['before']!r})."
     )
-
-
-def applied(outcome: Outcome) -> EditApplied:
-    """The last event of a correction."""
-    numbers = {k: float(v) for k, v in outcome.edit.numbers.items() if isinstance(v, (int, float))}
-    return EditApplied(
-        edit=outcome.edit.id,
-        method=outcome.edit.method,
-        success=outcome.success,
-        verdict=outcome.verdict,
-        answer_before=outcome.before.answer,
-        answer_after=outcome.after.answer,
-        sites=outcome.layers,
-        numbers=numbers
-        | {"p_new_before": outcome.before.p_new, "p_new_after": outcome.after.p_new},
-        seconds=outcome.seconds,
-    )
-
-
-class Clock:
-    """Seconds per part."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.perf_counter()
-        self._laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self._laps[name] = self._laps.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def seconds(self, edit: Edit) -> dict[str, float]:
-        """{total, edit, probes} and what the method itself says of its parts."""
-        total = time.perf_counter() - self._began
-        return {"total": total, **self._laps, **edit.numbers.get("seconds", {})}

@@ -31,6 +31,8 @@ class LowRank:
     B     [r, in]  float32
     keys  [r, c, in] float32: the c keys at which each fact's residual is asked for, where the
           update was solved for (engine/closed_form.py); later edits and `resolve` use them
+    moves [out, r] float32: by how much each fact wants its keys moved from where the unedited map
+          puts them; A is what the edits before this one had left of that
     kept  what the method wants to find again while this is active: see `kept_of`
     """
 
@@ -38,6 +40,7 @@ class LowRank:
     A: Tensor
     B: Tensor
     keys: Tensor | None = None
+    moves: Tensor | None = None
     kept: Mapping[str, Tensor] = field(default_factory=dict)
 
     kind = "low-rank"
@@ -49,6 +52,8 @@ class LowRank:
         wanted = (self.B.shape[0], self.B.shape[1])
         if self.keys is not None and (self.keys.shape[0], self.keys.shape[-1]) != wanted:
             raise ValueError(f"keys {tuple(self.keys.shape)} do not fit B {tuple(self.B.shape)}")
+        if self.moves is not None and self.moves.shape != self.A.shape:
+            raise ValueError(f"moves {tuple(self.moves.shape)} do not fit A {tuple(self.A.shape)}")
 
     @property
     def rank(self) -> int:
@@ -59,17 +64,23 @@ class LowRank:
         gram = (self.A.T @ self.A) @ (self.B @ self.B.T)
         return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
+    def moved(self, keys: Tensor) -> Tensor:
+        """Δk [..., out] for keys [..., in]."""
+        return (keys @ self.B.to(keys).mT) @ self.A.to(keys).mT
+
     def delta(self) -> Tensor:
         """Δ = AB [out, in], what it adds to the weight; float64 on the CPU."""
         return self.A.double().cpu() @ self.B.double().cpu()
 
     def tensors(self) -> dict[str, Tensor]:
-        keys = {} if self.keys is None else {"keys": self.keys}
-        return {"A": self.A, "B": self.B, **keys, **_stored(self.kept)}
+        solved = {"keys": self.keys, "moves": self.moves}
+        found = {name: tensor for name, tensor in solved.items() if tensor is not None}
+        return {"A": self.A, "B": self.B, **found, **_stored(self.kept)}
 
     @classmethod
     def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> LowRank:
-        return cls(site, tensors["A"], tensors["B"], tensors.get("keys"), _restored(tensors))
+        solved = (tensors.get("keys"), tensors.get("moves"))
+        return cls(site, tensors["A"], tensors["B"], *solved, _restored(tensors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +113,10 @@ class Dense:
     def norm(self) -> float:
         """‖Δ‖_F"""
         return float(self.matrix.float().norm())
+
+    def moved(self, keys: Tensor) -> Tensor:
+        """Δk [..., out] for keys [..., in]."""
+        return keys @ self.matrix.to(keys).mT
 
     def delta(self) -> Tensor:
         """Δ [out, in], what it adds to the weight; float64 on the CPU."""

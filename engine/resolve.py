@@ -1,9 +1,9 @@
 """Solving the closed-form edits of a ledger again, all together.
 
 Edits made one after the other were each solved in the presence of those before it, and moved
-the earlier ones' keys a little; one that was dropped in the middle is still felt in the later
-ones' residuals. From the keys and residuals that their patches keep, one system per site gives
-every fact what it asked for at once (`closed_form.resolve`).
+the earlier ones' keys a little; where one of those is dropped, what the later ones relied on is
+gone. From the keys that their patches keep, and where those were to go from the unedited map, one
+system per site gives every fact what it asked for at once (`closed_form.resolve`).
 
 The outcome is an edit like any other, which supersedes those it was made from: undo takes it
 off, and they act again.
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import alarms, closed_form
-from .batch import ask_all, said_metric, took, verdict_of
+from .batch import ask_all, judged, said_metric, verdict_of
 from .config import COMMAND_LINE, HParams, Source, build
-from .correct import Clock, Corrected, Outcome, applied, layer_of, provenance_of, weight_metric
 from .edit import Edit, new_id
 from .errors import BadRequest
 from .evaluate.probes import fluency, prose
 from .events import EditPlanned, Event, Finding, Loading, Metric
 from .ledger import RESOLVED, Ledger
+from .outcome import Clock, Outcome, concluded, provenance_of
 from .patches import LowRank
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ class ResolveParams(HParams):
 
 
 def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
-    """The acting edits that can be solved again: every patch kept its keys."""
+    """The acting edits that can be solved again: every patch kept what it was solved for."""
     return tuple(
         edit
         for edit in ledger.acting
-        if edit.patches and all(isinstance(p, LowRank) and p.keys is not None for p in edit.patches)
+        if edit.patches
+        and all(isinstance(p, LowRank) and p.moves is not None for p in edit.patches)
     )
 
 
@@ -104,32 +105,13 @@ def resolve(
         now = fluency(lm)
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
-    facts = tuple(
-        Corrected(request, b, a, took(request, a.answer))
-        for request, b, a in zip(requests, before, after, strict=True)
-    )
-    layers = tuple(layer_of(lm, patch) for patch in patches)
-    metrics = (
+    facts = judged(requests, before, after)
+    metrics = [
         said_metric(facts),
         Metric(name="fluency", before=perplexity, after=now, n=len(prose())),
-        weight_metric(layers),
-    )
-    yield from metrics
-    outcome = Outcome(
-        edit=edit,
-        success=all(fact.success for fact in facts),
-        verdict=" ".join([verdict_of(facts, "answered as wanted"), *warnings]),
-        facts=facts,
-        metrics=metrics,
-        layers=layers,
-        seconds=clock.seconds(edit),
-        steps=0,
-        losses=(),
-        versions=edit.provenance["versions"],
-    )
-    yield applied(outcome)
-    ledger.apply(edit)
-    return outcome
+    ]
+    verdict = " ".join([verdict_of(facts, "answered as wanted"), *warnings])
+    return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
 
 
 def _planned(
@@ -169,7 +151,7 @@ def _told(requests: Sequence[Request], edits: tuple[Edit, ...], sites: tuple[str
 def _solved(
     lm: LM, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
 ) -> Generator[Event, None, list[LowRank]]:
-    """A patch per site that takes the place of those of all edits there."""
+    """What takes the place of the patches of all edits, site by site."""
     layers = {lm.site("mlp_out", layer): layer for layer in range(lm.n_layers)}
     moments = yield from lm.statistics.moments(
         sorted(layers[site] for site in sites), text=hp.text, tokens=hp.tokens
@@ -182,12 +164,23 @@ def _solved(
         none = torch.empty(0, lm.arch.mlp_width, device=lm.device)
         solve = closed_form.weighted(moments[layers[site]], weight, none)
         again = closed_form.resolve(there, solve, hp.ridge)
-        A, B = torch.cat([p.A for p in again], dim=1), torch.cat([p.B for p in again])
-        found.append(LowRank(site, A, B, _keys(again)))
+        found += _joined(again)
     return found
 
 
-def _keys(patches: list[LowRank]) -> torch.Tensor | None:
-    """Of all facts, where each has as many keys as the others."""
-    kept = [p.keys for p in patches if p.keys is not None]
-    return torch.cat(kept) if len({keys.shape[1] for keys in kept}) == 1 else None
+def _joined(patches: Sequence[LowRank]) -> list[LowRank]:
+    """As few patches as hold them: one for those whose facts have as many keys each."""
+    by_count: dict[int, list[LowRank]] = {}
+    for patch in patches:
+        assert patch.keys is not None
+        by_count.setdefault(patch.keys.shape[1], []).append(patch)
+    return [
+        LowRank(
+            same[0].site,
+            torch.cat([p.A for p in same], dim=1),
+            torch.cat([p.B for p in same]),
+            torch.cat([p.keys for p in same if p.keys is not None]),
+            torch.cat([p.moves for p in same if p.moves is not None], dim=1),
+        )
+        for same in by_count.values()
+    ]

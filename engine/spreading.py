@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import hooks
+from .closed_form import solved
 from .config import Layer
 from .errors import BadRequest
 from .events import Event, Loading
@@ -84,9 +85,7 @@ def spread(
         wanted = missing / (left**0.5 if hp.root else left)
         residual = through_norm(lm, layer, seen.output, wanted) if at == "block" else wanted
         B = rows(layer, seen.keys.T)
-        patches.append(
-            LowRank(lm.site("mlp_out", layer), residual.T.contiguous(), B, seen.keys[:, None])
-        )
+        patches.append(solved(lm, lm.site("mlp_out", layer), residual.T, B, seen.keys[:, None]))
     return tuple(patches)
 
 

@@ -18,9 +18,9 @@ from .edit import as_row, told
 def resolve(verbose: bool, as_json: bool, **given: Any) -> int:
     """Solve the edits of a session again, all together.
 
-    Edits made one after the other disturb each other a little, and one that was taken off in the
-    middle is still felt in those behind it. This makes one edit of all that a method with a closed
-    form made (ROME and its kin: docs/closed-form.md); `llm-edit undo` brings them back as they
+    Edits made one after the other disturb each other a little, and what was made on top of an edit
+    that was taken off since misses it. This makes one edit of all that a method with a closed form
+    made (ROME and its kin: docs/closed-form.md); `llm-edit undo` brings them back as they
     were. Exit code 1: a fact did not take.
     """
     wanted = assistant_options(given, reuse=True, prepare=False)

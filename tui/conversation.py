@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,7 @@ from .why import Explaining
 if TYPE_CHECKING:
     from engine.ledger import Ledger
     from engine.lm import LM
+    from engine.outcome import Outcome
 
     from .opening import Opening
     from .options import Options
@@ -244,7 +245,7 @@ class Conversation:
         Once the edit stands, the job's result is set: a cancel of the second answer does not
         take the edit back.
         """
-        from .editing import correction, edited
+        from .editing import correction
 
         lm, ledger = self.ready()
         self.recorder.check()  # an edit that cannot be recorded is refused
@@ -260,66 +261,64 @@ class Conversation:
             subject = yield from subject_of(lm, ledger, request, answer)
             request = _with(request, subject=subject)
         yield from self._prepared()
-        job = worker.current
-        outcome = yield from edited(
-            self.recorder,
-            lm,
-            ledger,
-            [request],
-            correction(lm, [request], asked, self.options.seed),
-            parent=turn.user if turn and turn.user else None,
-            seed=self.options.seed,
-            memory=job.memory if job else None,
-        )
-        view = correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
+        make = correction(lm, [request], asked, self.options.seed)
+        parent = turn.user if turn and turn.user else None
+        view = yield from self._edited([request], make, worker, parent=parent)
         if place is None or turn is None:
             return view
-        if job is not None:
-            job.result = view
+        if worker.current is not None:
+            worker.current.result = view
         self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
-        yield from self._answer(context, parent=self.recorder.node, edit=outcome.edit.id)
+        yield from self._answer(context, parent=self.recorder.node, edit=view.edit.id)
         return _with(view, turn=self.turn_view(-1))
 
     def correct_batch(
         self, requests: Sequence[Request], asked: Correction, worker: Worker
     ) -> Work[CorrectionView]:
         """Several facts, none of them a turn's, as one edit."""
-        from .editing import correction, edited
+        from .editing import correction
 
-        lm, ledger = self.ready()
+        lm, _ = self.ready()
         self.recorder.check()
         yield from self._prepared()
-        job = worker.current
-        outcome = yield from edited(
-            self.recorder,
-            lm,
-            ledger,
-            requests,
-            correction(lm, requests, asked, self.options.seed),
-            parent=None,
-            seed=self.options.seed,
-            memory=job.memory if job else None,
-        )
-        return correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
+        make = correction(lm, requests, asked, self.options.seed)
+        return (yield from self._edited(requests, make, worker))
 
     def resolve(self, hp: dict[str, str], worker: Worker) -> Work[CorrectionView]:
         """The closed-form edits in force, solved again as one that supersedes them."""
         from engine.resolve import resolvable, resolve
 
+        lm, ledger = self.ready()
+        self.recorder.check()
+        seed = self.options.seed
+        facts = [request for edit in resolvable(ledger) for request in edit.requests]
+
+        def make(trial: Ledger) -> Work[Outcome]:
+            return resolve(lm, trial, overrides=hp, seed=seed)
+
+        return (yield from self._edited(facts, make, worker))
+
+    def _edited(
+        self,
+        requests: Sequence[Request],
+        make: Callable[[Ledger], Work[Outcome]],
+        worker: Worker,
+        *,
+        parent: str | None = None,
+    ) -> Work[CorrectionView]:
+        """The work of `make`, recorded under `parent`."""
         from .editing import edited
 
         lm, ledger = self.ready()
-        self.recorder.check()
-        seed, job = self.options.seed, worker.current
         outcome = yield from edited(
             self.recorder,
             lm,
             ledger,
-            [request for edit in resolvable(ledger) for request in edit.requests],
-            lambda trial: resolve(lm, trial, overrides=hp, seed=seed),
-            parent=None,
-            seed=seed,
-            memory=job.memory if job else None,
+            requests,
+            make,
+            parent=parent,
+            seed=self.options.seed,
+            memory=worker.current.memory if worker.current else None,
         )
         return correction_view(outcome, self.edits(), self.recorder.session_id, lm.name)
 

@@ -12,6 +12,7 @@ from engine import batch, correct
 from engine.events import EditPlanned, Event
 from engine.ledger import Ledger
 from engine.memory import MemoryMeter
+from engine.outcome import Outcome
 from engine.requests import Request
 from sessions.errors import SessionError
 from sessions.rows import Node, PatchRecord
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 def correction(
     lm: LM, requests: Sequence[Request], asked: Correction, seed: int
-) -> Callable[[Ledger], Generator[Event, None, correct.Outcome]]:
+) -> Callable[[Ledger], Generator[Event, None, Outcome]]:
     """The engine's work for one request, or for several that become one edit."""
     how: dict[str, Any] = {
         "method": asked.method, "overrides": asked.hp, "probes": asked.probes, "seed": seed
@@ -44,12 +45,12 @@ def edited(
     lm: LM,
     ledger: Ledger,
     requests: Sequence[Request],
-    make: Callable[[Ledger], Generator[Event, None, correct.Outcome]],
+    make: Callable[[Ledger], Generator[Event, None, Outcome]],
     *,
     parent: str | None,
     seed: int,
     memory: MemoryMeter | None,
-) -> Generator[Event, None, correct.Outcome]:
+) -> Generator[Event, None, Outcome]:
     """Edit, measured and recorded: in model, ledger and store, or in none of them.
 
     requests  the facts, as they are recorded
@@ -65,7 +66,7 @@ def edited(
             try:
                 event = next(work)
             except StopIteration as stop:
-                outcome: correct.Outcome = stop.value
+                outcome: Outcome = stop.value
                 break
             if isinstance(event, EditPlanned) and node is None:
                 store, session = record.required()
@@ -105,9 +106,7 @@ def as_recorded(requests: Sequence[Request]) -> dict[str, Any]:
     }
 
 
-def _finish(
-    store: Store, node: Node, outcome: correct.Outcome, ledger_hash: str, peak_memory: int
-) -> None:
+def _finish(store: Store, node: Node, outcome: Outcome, ledger_hash: str, peak_memory: int) -> None:
     body, tensors = outcome.edit.save()
     store.finish_edit(
         node.id,

@@ -82,7 +82,7 @@ class Report:
 
 def differences(tape: Tape, lm: LM) -> tuple[Difference, ...]:
     """In what the model and the machine differ from those of the recording."""
-    from engine.correct import versions
+    from engine.outcome import versions
 
     model = tape.recording.session.model
     recorded: dict[str, Any] = {"model": model.fingerprint, "dtype": model.dtype}

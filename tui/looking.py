@@ -20,9 +20,9 @@ from .views import (
 )
 
 if TYPE_CHECKING:
-    from engine.correct import Answered, Corrected, Outcome
     from engine.ledger import Ledger
     from engine.lm import LM
+    from engine.outcome import Answered, Corrected, Outcome
 
 _with = dataclasses.replace
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..alarms import growth
 from ..batch import ask_all, took
-from ..correct import layer_of
 from ..edit import Edit
 from ..errors import BadInput, EditFailed, LLMEditError
 from ..evaluate.bootstrap import estimate, percentile
@@ -147,10 +147,6 @@ def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event,
         answers = yield from ask_all(lm, facts)
         perplexity = fluency(lm)
     said = [float(took(f, a.answer)) for f, a in zip(facts, answers, strict=True)]
-    sites: dict[str, float] = {}
-    for patch in ledger.patches():  # as if edits were orthogonal: ‖Σ Δ‖² ≈ Σ ‖Δ‖²
-        told = layer_of(lm, patch)
-        sites[told["site"]] = sites.get(told["site"], 0.0) + told["norm_ratio"] ** 2
     return {
         "n": len(facts),
         "said": estimate(said).to_json(),
@@ -158,7 +154,7 @@ def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event,
         "last": mean(said[-_COHORT:]),
         "p_new": mean([a.p_new for a in answers]),
         "perplexity": perplexity,
-        "weight": max((size**0.5 for size in sites.values()), default=0.0),
+        "weight": max(growth(lm, ledger.patches()).values(), default=0.0),
     }
 
 

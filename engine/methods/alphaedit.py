@@ -56,7 +56,7 @@ def alphaedit(
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
 
     def solved(layer: int, K: Tensor) -> Tensor:
-        past = past_keys(lm, lm.site("mlp_out", layer)) if hp.past else K.new_empty(0, len(K))
+        past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
         held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
         if held is not None:
             past = torch.cat([past, held * (hp.anchor_weight / len(held)) ** 0.5])

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from .. import anchors, contexts
-from ..closed_form import past_keys, rows, weighted
+from ..closed_form import past_keys, rows, solved, weighted
 from ..edit import Edit
 from ..errors import BadRequest
 from ..events import Event, Note
-from ..patches import LowRank
 from ..values import optimise_values
+from .memit import numbers
 from .planning import planned
 from .rome import RomeParams
 
@@ -56,32 +56,26 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     optimised = time.perf_counter()
 
     K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
-    past = past_keys(lm, site) if hp.past else K.new_empty(0, K.shape[-1])
+    past = past_keys(lm, site, hold=hp.past)
     held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
     solve = weighted(moment, hp.weight or lm.arch.mlp_width, past, held, hp.anchor_weight)
     B = rows(K.flatten(0, 1).T, solve, hp.ridge).view(*K.shape).sum(1)
     R = torch.stack([value.delta for value in values]).T
-    patch = LowRank(site, R.contiguous(), B, K)
-    solved = time.perf_counter()
+    patch = solved(lm, site, R, B, K)
+    ended = time.perf_counter()
     yield Note(text=f"{site}: {len(values)} values met, ‖Δ‖ {patch.norm():.3g}")
-    longest = max(values, key=lambda value: len(value.losses))
-    n = len(values)
     return Edit(
         method="emmet",
         requests=tuple(requests),
         patches=(patch,),
         hparams=hp.to_json(),
         provenance={"layer": layer, "contexts": list(texts), "statistics_tokens": moment.tokens},
-        numbers={
-            "facts": n,
-            "delta_norm": float(R.norm(dim=0).mean()),
-            "steps": float(len(longest.losses)),
-            "p_new": sum(v.p_new for v in values) / n,
-            "losses": list(longest.losses),
+        numbers=numbers(values)
+        | {
             "seconds": {
                 "setup": measured - began,
                 "optimise": optimised - measured,
-                "solve": solved - optimised,
+                "solve": ended - optimised,
             },
         },
     )

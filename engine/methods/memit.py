@@ -58,12 +58,12 @@ def least_squares(
     """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
     weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
 
-    def solved(layer: int, K: Tensor) -> Tensor:
-        past = past_keys(lm, lm.site("mlp_out", layer)) if hp.past else K.new_empty(0, len(K))
+    def share(layer: int, K: Tensor) -> Tensor:
+        past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
         held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
         return rows(K, weighted(moments[layer], weight, past, held, hp.anchor_weight))
 
-    return solved
+    return share
 
 
 def inserted(
@@ -106,7 +106,7 @@ def inserted(
         provenance={
             "layers": list(hp.layers), "contexts": list(texts), "statistics_tokens": tokens
         },
-        numbers=_numbers(found)
+        numbers=numbers(found)
         | {
             "seconds": {
                 "setup": measured - began,
@@ -117,7 +117,8 @@ def inserted(
     )  # fmt: skip
 
 
-def _numbers(found: Sequence[Value]) -> dict[str, object]:
+def numbers(found: Sequence[Value]) -> dict[str, object]:
+    """What is kept of the values of several facts: means; steps and losses of the longest."""
     n = len(found)
     longest = max(found, key=lambda value: len(value.losses))
     return {
@@ -132,7 +133,7 @@ def _numbers(found: Sequence[Value]) -> dict[str, object]:
 
 
 def _told(found: Sequence[Value], patches: Sequence[LowRank]) -> str:
-    n = _numbers(found)
+    n = numbers(found)
     norms = ", ".join(f"{patch.site}: ‖Δ‖ {patch.norm():.3g}" for patch in patches)
     return (
         f"‖δ‖ {n['delta_norm']:.2f}, ‖z‖ {n['value_before']:.2f} → {n['value_after']:.2f}; {norms}"

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from engine.batch import correct_batch
-from engine.correct import Outcome
 from engine.errors import BadRequest
 from engine.events import EditApplied, EditPlanned, Event, Metric, Note
 from engine.ledger import Ledger
 from engine.lm import LM
+from engine.outcome import Outcome
 from engine.requests import Request
 
 from .support import CORPUS, close_after, finish, shared_lm, state, traces

@@ -100,18 +100,24 @@ def test_patches_of_a_site_are_solved_again_as_one_system() -> None:
         key = K[fact, 0]
         residual = V[fact] - now @ key
         row = rows(key[:, None], solve, ridge=0.0)
-        patches.append(LowRank("mlp", residual[:, None], row, K[fact][None]))
+        moves = V[fact] - W @ key
+        patches.append(LowRank("mlp", residual[:, None], row, K[fact][None], moves[:, None]))
     moved = W + sum(p.A @ p.B for p in patches)
     assert not near(moved @ K[0, 0], V[0], 1e-2)  # the later edits moved the first one
     renewed = resolve(patches, solve, ridge=1e-6)
     again = W + sum(p.A @ p.B for p in renewed)
     assert near(again @ K[:, 0].T, V.T, 1e-2)
     assert [p.rank for p in renewed] == [1, 1, 1]
+    # without the first, on top of which the others were made, they still get their values
+    rest = W + sum(p.A @ p.B for p in resolve(patches[1:], solve, ridge=1e-6))
+    assert near(rest @ K[1:, 0].T, V[1:].T, 1e-2)
+    left = W + sum(p.A @ p.B for p in patches[1:])
+    assert not near(left @ K[1:, 0].T, V[1:].T, 1e-2)
 
 
 def test_a_single_patch_resolved_is_itself() -> None:
     solve = weighted(moment(), 1.0, torch.empty(0, D_FF))
     K, R = drawn(D_FF, 2), drawn(D, 2, seed=3)
-    patch = LowRank("mlp", R, rows(K, solve), K.T[:, None].contiguous())
+    patch = LowRank("mlp", R, rows(K, solve), K.T[:, None].contiguous(), R)
     (again,) = resolve([patch], solve)
     assert near(again.A @ again.B, patch.A @ patch.B)

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine import alarms
 from engine import correct as module
-from engine.correct import Answered, Outcome, correct
+from engine.correct import correct
 from engine.edit import Edit
 from engine.errors import (
     BadRequest,
@@ -36,6 +37,7 @@ from engine.events import (
 )
 from engine.ledger import Ledger
 from engine.lm import LM
+from engine.outcome import Answered, Outcome
 from engine.patches import LowRank
 from engine.requests import Request
 from engine.tokens import target_ids
@@ -198,7 +200,9 @@ def test_probes_can_be_left_out(hp: dict[str, str]) -> None:
     assert [m.name for m in outcome.metrics] == ["said", "weight"]
     stages = [e for e in events if isinstance(e, Loading) and e.stage == "probes"]
     assert [e.total for e in stages] == [0]  # that it has begun, and no more
-    assert outcome.verdict.startswith(f"Changed: the model now says {outcome.after.answer!r}.")
+    changed = f"Changed: the model now says {outcome.after.answer!r}."
+    grown = alarms.warnings(shared_lm("gemma"), outcome.edit.patches, math.nan)
+    assert outcome.verdict == " ".join([changed, *grown])
 
 
 def test_a_second_correction_stands_on_the_first(hp: dict[str, str]) -> None:

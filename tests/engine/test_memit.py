@@ -163,8 +163,7 @@ def test_the_fast_path_equals_the_plain_loop(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", [*RUNS, "emmet"])
 def test_keys_of_earlier_edits_stay_where_they_are(name: str, text: str) -> None:
     lm = shared_lm("llama")
-    RUNS_ = RUNS | {"emmet": (emmet, EmmetParams)}
-    method, params = RUNS_[name]
+    method, params = (RUNS | {"emmet": (emmet, EmmetParams)})[name]
     where = {"layer": 0} if name == "emmet" else {"first": 0, "last": 0}
     moved = {}
     for past in (True, False):

@@ -13,7 +13,7 @@ from engine import methods, quantised
 from engine.arch import weight_of
 from engine.catalog import resolve_model
 from engine.checkpoint import read_checkpoint
-from engine.correct import layer_of, method_of
+from engine.correct import method_of
 from engine.errors import BadSetting, MissingResource, NotExportable, UnsupportedModel
 from engine.export.card import Base
 from engine.export.checkpoint import export_checkpoint
@@ -22,6 +22,7 @@ from engine.lm import LM
 from engine.loading import load_model
 from engine.methods.lora import LoraParams
 from engine.methods.rome import RomeParams
+from engine.outcome import layer_of
 from engine.patches import LowRank
 from engine.requests import Request
 

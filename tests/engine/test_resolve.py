@@ -14,6 +14,7 @@ from engine.events import EditApplied, EditPlanned, Finding
 from engine.ledger import Ledger
 from engine.lm import LM
 from engine.methods.emmet import EmmetParams, emmet
+from engine.methods.rome import RomeParams, r_rome
 from engine.patches import LowRank
 from engine.requests import Request
 from engine.resolve import resolvable, resolve
@@ -117,6 +118,41 @@ def test_what_was_solved_again_can_be_solved_again(text: str) -> None:
     assert resolvable(ledger) == (first.edit,)
     with pytest.raises(BadRequest, match="it takes two"):
         finish(resolve(lm, ledger, overrides=hp))
+
+
+def test_what_was_made_on_top_of_a_dropped_edit_gets_the_whole_of_what_it_asked_for(
+    text: str,
+) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    keys, moves = asked_for(ledger.edits)
+    ledger.drop(ledger.edits[0].id)
+    assert error(ledger.edits, keys[1:], moves[1:]) > 0.05
+    _, outcome = finish(
+        resolve(lm, ledger, overrides={"ridge": "1e-6", "text": text, "tokens": "10000"})
+    )
+    assert error((outcome.edit,), keys[1:], moves[1:]) < 0.01
+
+
+def test_facts_with_one_key_and_with_two_are_solved_together_and_again(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    hp = RomeParams(
+        layer=0, contexts=2, steps=3, relative_lr=1.0, both=True, text=text, tokens=10_000
+    )
+    fact = Request(prompt="The name of London", subject="London", target_new="Paris")
+    with lm.active(ledger.patches()):
+        _, edit = finish(r_rome(lm, [fact], hp))
+    ledger.apply(edit)
+    overrides = {"text": text, "tokens": "10000"}
+    _, first = finish(resolve(lm, ledger, overrides=overrides))
+    assert sorted(p.keys.shape[1] for p in first.edit.patches) == [1, 2]
+    other = Request(prompt="The river of Bern", subject="Bern", target_new="Po")
+    with lm.active(ledger.patches()):
+        _, edit = finish(r_rome(lm, [other], hp))
+    ledger.apply(edit)
+    _, second = finish(resolve(lm, ledger, overrides=overrides))
+    assert len(second.edit.requests) == 5
 
 
 def test_edits_without_keys_are_left_as_they_are(text: str) -> None:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from engine import contexts
-from engine.closed_form import past_keys, rows
+from engine.closed_form import past_keys, rows, solved
 from engine.config import Layer
 from engine.edit import Edit
 from engine.errors import BadRequest
 from engine.events import Event, Note
 from engine.lm import LM
 from engine.methods.planning import planned
-from engine.patches import LowRank
 from engine.requests import Request
 from engine.values import ValueParams, optimise_values
 
@@ -56,7 +55,7 @@ def least_change(
         inner = torch.eye(past.shape[1], device=past.device) + past.T @ past
         return keys - past @ torch.linalg.solve(inner, past.T @ keys)
 
-    patch = LowRank(site, R.contiguous(), rows(K.float(), solve, hp.ridge), K.T[:, None])
+    patch = solved(lm, site, R, rows(K.float(), solve, hp.ridge), K.T[:, None])
     yield Note(text=f"{site}: ‖Δ‖ {patch.norm():.3g}")
     return Edit(
         method="least-change",
