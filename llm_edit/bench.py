@@ -25,6 +25,21 @@ OUT = click.option(
 )
 
 
+def _arm(context: click.Context, option: click.Parameter, text: str) -> tuple[str, dict[str, str]]:
+    """NAME:KEY=VALUE,KEY=VALUE; nothing after the colon is the method as it is."""
+    name, colon, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",") if pair.strip()]
+    if not colon or not name.strip() or not all(k.strip() and e for k, e, _ in pairs):
+        raise click.BadParameter(f"{text!r} is not NAME:KEY=VALUE,...", context, option)
+    return name.strip(), {k.strip(): v.strip() for k, _, v in pairs}
+
+
+def _arms(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    return dict(_arm(context, option, text) for text in texts)
+
+
 @click.group()
 def bench() -> None:
     """Measure how well, how fast and how exactly a method edits."""
@@ -66,14 +81,25 @@ def run_command(
 @bench.command("all")
 @click.option("--data", "names", multiple=True, required=True, help="A data file; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first K.")
 @click.option("--methods", default="", help="Names with commas between; default: every method.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME:KEY=VALUE,...",
+    callback=_arms,
+    help="A row of its own settings, its method= among them; may be repeated.",
+)
 @click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file.")
 @OUT
 @options("model")
 def all_command(
     names: tuple[str, ...],
     n: int,
+    skip: int,
     methods: str,
+    arms: dict[str, dict[str, str]],
     write: Path | None,
     out: Path,
     as_json: bool,
@@ -81,33 +107,45 @@ def all_command(
 ) -> int:
     """`bench run` with every method on each data file, side by side in one table.
 
-    Methods that need training, or do not edit this kind of model, are left out and named.
+    With --arm, settings side by side instead (and the --methods that are named). Methods that
+    need training, or do not edit this kind of model, are left out and named.
     """
     from engine import methods as registry
     from engine.evaluate import datasets
 
-    chosen = [m.strip() for m in methods.split(",") if m.strip()] or list(registry.methods())
-    infos = [registry.get(name) for name in chosen]
-    sets = [datasets.load(datasets.find(name), n) for name in names]
-    wanted, lm = _load(given)
+    named = [m.strip() for m in methods.split(",") if m.strip()]
+    chosen = named or ([] if arms else list(registry.methods()))
+    wanted = assistant_options(given)
+    rows = {name: {"method": name} for name in chosen}
+    rows |= {name: {"method": wanted.method, **pairs} for name, pairs in arms.items()}
+    infos = {name: registry.get(pairs["method"]) for name, pairs in rows.items()}
+    sets = [datasets.load(datasets.find(name), n, skip=skip) for name in names]
+    lm = _drive(loading(wanted))
     from engine.bench import report, results, runner
     from engine.quantised import is_quantised
 
-    fit = [i for i in infos if lm.arch.model_type in i.families and not i.training]
-    fit = [i for i in fit if not (i.dense and is_quantised(lm.model))]
-    for info in (i for i in infos if i not in fit):
-        click.echo(f"left out: {info.name}", err=True)
+    dense = not is_quantised(lm.model)
+    for name, info in infos.items():
+        if info.training or lm.arch.model_type not in info.families or (info.dense and not dense):
+            click.echo(f"left out: {name}", err=True)
+            del rows[name]
+    if not rows:
+        raise click.UsageError("none of these methods edits this model; see llm-edit methods.")
     parts: list[str] = []
     for found in sets:
-        stored = []
-        for info in fit:
-            settings = runner.Settings(method=info.name, overrides=wanted.hp, seed=wanted.seed)
+        stored: dict[str, Any] = {}
+        unedited: dict[str, Any] = {}
+        for name, pairs in rows.items():
+            overrides = {**wanted.hp, **pairs}
+            settings = runner.Settings(
+                method=overrides.pop("method"), overrides=overrides, seed=wanted.seed
+            )
             told = settings.to_json(lm, found)
-            file = out / results.name_of(found.name, info.name, lm.name, settings=told)
-            stored.append(results.Results.open(file, "run", told, results.environment(_command())))
-            click.echo(f"{found.name}: {info.name}", err=True)
-            _drive(runner.run(lm, found.records, settings, stored[-1]))
-        parts.append(f"## {found.name}, {lm.name}\n\n{report.methods_table(stored, n)}")
+            file = out / results.name_of(found.name, settings.method, lm.name, settings=told)
+            stored[name] = results.Results.open(file, "run", told, results.environment(_command()))
+            click.echo(f"{found.name}: {name}", err=True)
+            _drive(runner.run(lm, found.records, settings, stored[name], unedited))
+        parts.append(f"## {found.name}, {lm.name}\n\n{report.side_by_side(stored, n)}")
     text = "\n\n".join(parts) + "\n"
     if write is not None:
         write.write_text(text, encoding="utf-8")
@@ -182,7 +220,7 @@ def speed_command(
     "arms",
     multiple=True,
     metavar="NAME:KEY=VALUE,...",
-    callback=lambda context, option, texts: dict(_arm(context, option, t) for t in texts),
+    callback=_arms,
     help="Settings to compare; default: with and without the anchored solve.",
 )
 @OUT
@@ -293,15 +331,6 @@ def _tell(report: Any, results: Any, as_json: bool, n: int | None = None) -> Non
     else:
         click.echo(report.render(results, n))
         click.echo(f"results: {results.path}", err=True)
-
-
-def _arm(context: click.Context, option: click.Parameter, text: str) -> tuple[str, dict[str, str]]:
-    """NAME:KEY=VALUE,KEY=VALUE; nothing after the colon is the method as it is."""
-    name, colon, rest = text.partition(":")
-    pairs = [pair.partition("=") for pair in rest.split(",") if pair.strip()]
-    if not colon or not name.strip() or not all(k.strip() and e for k, e, _ in pairs):
-        raise click.BadParameter(f"{text!r} is not NAME:KEY=VALUE,...", context, option)
-    return name.strip(), {k.strip(): v.strip() for k, _, v in pairs}
 
 
 def _command() -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EditFailed
+from ..generate import begin
 from ..lm import LM
 
 # A mix on purpose: facts, prose, questions, code, numbers, other scripts, one very short and
@@ -41,9 +42,11 @@ class UndoNotExact(EditFailed):
 
 
 def fixed_logits(lm: LM) -> Tensor:
-    """Next-token logits of the 20 prompts, [20, vocab], one row at a time."""
-    prompts = [lm.statement(text) for text in STATEMENTS] + [lm.render(q) for q in QUESTIONS]
-    return lm.logits(prompts)
+    """Next-token logits of the 20 prompts, [20, vocab]; the statements and the questions are each
+    one batch, the same every time."""
+    statements = [lm.statement(text).ids for text in STATEMENTS]
+    questions = [lm.render(question).ids for question in QUESTIONS]
+    return torch.cat([begin(lm, *lm.pack(rows))[0] for rows in (statements, questions)])
 
 
 def check_undone(lm: LM, fresh: Tensor, edit: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import BadInput
@@ -193,34 +193,59 @@ def compare(files: Sequence[Results], n: int | None = None) -> str:
     return "\n\n".join([table(rows), f"n = {len(keys)} records that all runs share.", *cited])
 
 
-def methods_table(files: Sequence[Results], n: int | None = None) -> str:
-    """A row per method: every measure of the edited models, and what an edit costs."""
-    columns = [{line.name: line for line in runner.lines(f, n)} for f in files]
-    names = [name for name in runner.METRICS if any(name in c for c in columns)]
-    unedited = [_mean(columns[0].get(name), "before") for name in names]
+def side_by_side(files: Mapping[str, Results], n: int | None = None) -> str:
+    """A row per run, by its name: every measure of the edited models, and what an edit costs."""
+    columns = {name: {line.name: line for line in runner.lines(f, n)} for name, f in files.items()}
+    measures = [m for m in runner.METRICS if any(m in c for c in columns.values())]
+    first = next(iter(columns.values()))
+    unedited = [_mean(first.get(m), "before") for m in measures]
     rows = [
-        ["method", *(SHORT.get(name, name) for name in names), "s, median", "s, p95"],
-        ["unedited", *unedited, "", ""],
+        ["", *(SHORT.get(m, m) for m in measures), "s, median", "s, p95", "peak"],
+        ["unedited", *unedited, "", "", ""],
     ]
-    for results, found in zip(files, columns, strict=True):
-        seconds = runner.summary(results, n)["seconds"].get("total")
+    for name, results in files.items():
+        found = runner.summary(results, n)
+        seconds = found["seconds"].get("total")
         times = [f"{seconds[k]:.2f}" for k in ("median", "p95")] if seconds else ["-", "-"]
-        cells = [percent(found[m].after) if m in found else "-" for m in names]
-        rows.append([results.header["settings"]["method"], *cells, *times])
-    legend = "; ".join(f"{SHORT.get(name, name)}: {NAMES[name]}" for name in names)
-    return "\n\n".join([table(rows), legend + ".", cite(files[0], n)])
+        cells = [percent(columns[name][m].after) if m in columns[name] else "-" for m in measures]
+        rows.append([name, *cells, *times, megabytes(found["peak"])])
+    legend = "; ".join(f"{SHORT.get(m, m)}: {NAMES[m]}" for m in measures)
+    said = f"{legend}; peak: memory above the loaded model, the highest of all edits."
+    shared, own = _settings(files)
+    settings = "\n".join(f"- {name}: {_plain(values)}" for name, values in own.items())
+    one = next(iter(files.values()))
+    asked = min(len(f.rows) for f in files.values())
+    parts = [table(rows), said, settings, cite(one, min(n or asked, asked), settings=shared)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _settings(files: Mapping[str, Results]) -> tuple[JsonDict, dict[str, JsonDict]]:
+    """What the settings of all runs share, and what is each one's own."""
+    flat = {}
+    for name, results in files.items():
+        settings = dict(results.header["settings"])
+        flat[name] = {**settings.pop("hparams"), **settings}
+    first = next(iter(flat.values()))
+    shared = {k: v for k, v in first.items() if all(s.get(k) == v for s in flat.values())}
+    own = {name: {k: v for k, v in s.items() if k not in shared} for name, s in flat.items()}
+    return shared, {name: values for name, values in own.items() if values}
 
 
 def _mean(line: runner.Line | None, side: str) -> str:
     return "-" if line is None else percent(getattr(line, side), interval=False)
 
 
-def cite(results: Results, n: int | None = None) -> str:
-    """One paragraph: what was measured, on what, and the command."""
-    s, e = results.header["settings"], results.header["environment"]
+def cite(results: Results, n: int | None = None, settings: JsonDict | None = None) -> str:
+    """One paragraph: what was measured, on what, and the command.
+
+    settings  those to name; default: all of the results'
+    """
+    s = settings if settings is not None else results.header["settings"]
+    e = results.header["environment"]
     versions = ", ".join(f"{k} {v}" for k, v in e["versions"].items())
     count = "" if n is None else f", n = {n}"
     data = f"{s['data']} (sha256 {s['data_sha256'][:12]}), " if "data" in s else ""
+    method = f"{s['method']}, " if "method" in s else ""
     intervals = "" if results.header["kind"] == "speed" else INTERVALS
     machine = e["accelerator"] if s["device"] == "cuda" and e["accelerator"] else e["cpu"]
     skip = {"data", "data_sha256", "model", "fingerprint", "device", "dtype", "method"}
@@ -228,7 +253,7 @@ def cite(results: Results, n: int | None = None) -> str:
         f"{k} {_arms(v) if k == 'arms' else _plain(v)}" for k, v in s.items() if k not in skip
     )
     return (
-        f"{data}{s['method']}, model {s['model']} (fingerprint {s['fingerprint'][:12]}), "
+        f"{data}{method}model {s['model']} (fingerprint {s['fingerprint'][:12]}), "
         f"{s['dtype']} on {s['device']}{count}; {rest}. {machine}, {e['cores']} cores, "
         f"{e['threads']} threads, {e['platform']}; {versions}.{intervals}\n\n"
         f"    {e['command']}"

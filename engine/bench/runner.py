@@ -21,6 +21,7 @@ from ..events import Event, Loading, Note
 from ..lm import LM
 from .exact import check_undone, fixed_logits
 from .once import described, hparams, timed
+from .peak import peak_memory
 from .results import JsonDict, Results
 
 PROTOCOL = "single"
@@ -58,16 +59,23 @@ class Settings:
 
 
 def run(
-    lm: LM, records: Sequence[Record], settings: Settings, results: Results
+    lm: LM,
+    records: Sequence[Record],
+    settings: Settings,
+    results: Results,
+    unedited: dict[str, Measured] | None = None,
 ) -> Generator[Event, None, None]:
     """Every record not yet in `results`, one row each, in order.
+
+    unedited  by record, what the unedited model says, for the runs of other methods on the same
+              records: it is filled here, and what is there is not measured again
 
     A record whose edit fails is recorded as failed and counts as unchanged, never left out.
     Yields Loading(stage="bench") per record and a Note for each failure; raises UndoNotExact.
     """
     if not records:
         raise BadInput("there are no records to run.", "--n must be at least 1.")
-    hp = settings.hparams(lm)
+    hp, unedited = settings.hparams(lm), {} if unedited is None else unedited
     todo = [r for r in records if r.id not in results.rows]
     if todo:
         fresh = fixed_logits(lm)
@@ -76,7 +84,9 @@ def run(
     for record in todo:
         request = replace(record.request, chat=settings.chat).check()
         record = replace(record, request=request)
-        row = yield from edited(lm, record, settings.method, hp, measure(lm, record))
+        if record.id not in unedited:
+            unedited[record.id] = measure(lm, record)
+        row = yield from edited(lm, record, settings.method, hp, unedited[record.id])
         check_undone(lm, fresh, row["edit"])
         results.add(record.id, {**row, "exact": True})
         if row["error"]:
@@ -97,12 +107,13 @@ def _warm_up(lm: LM, record: Record, settings: Settings, hp: Any) -> Generator[E
 def edited(
     lm: LM, record: Record, method: str, hp: Any, before: Measured
 ) -> Generator[Event, None, JsonDict]:
-    """One record edited, measured and undone: its row.
+    """One record edited, measured and undone: its row; `peak` in bytes above the loaded model.
 
     before  the record on the unedited model
     """
     try:
-        edit, seconds = yield from timed(lm, method, record.request, hp)
+        with peak_memory() as peak:
+            edit, seconds = yield from timed(lm, method, record.request, hp)
     except EditFailed as error:
         return _row(record, before, before, {"edit": "", "error": str(error)})
     with lm.active(edit.patches):
@@ -113,6 +124,7 @@ def edited(
         "error": "",
         "seconds": {"total": seconds, **edit.numbers.get("seconds", {})},
         "numbers": numbers,
+        "peak": peak(),
     }
     return _row(record, before, after, told)
 
@@ -190,6 +202,7 @@ def summary(results: Results, n: int | None = None) -> JsonDict:
             part: {"median": percentile(v, 0.5), "p95": percentile(v, 0.95), "mean": mean(v)}
             for part, v in times.items()
         },
+        "peak": max((r["peak"] for r in rows if "peak" in r), default=0),
         "exact": sum(bool(r["exact"]) for r in rows),  # a run that met another undo ended there
         "settings": results.header["settings"],
         "environment": results.header["environment"],

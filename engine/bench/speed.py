@@ -7,13 +7,9 @@ head, so that a busy machine slows both. Memory is measured in edits of its own.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import statistics
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +20,9 @@ from ..errors import BadInput, BadSetting
 from ..evaluate.bootstrap import percentile
 from ..events import Event, Loading
 from ..lm import LM
-from ..memory import MemoryMeter
 from ..requests import Request
 from .once import described, hparams, timed
+from .peak import peak_memory, trim
 from .results import JsonDict, Results
 
 # subject, statement, question, target: plausible and wrong, one to three tokens long.
@@ -54,7 +50,6 @@ FACTS = (
 )
 KINDS = ("statement", "chat")
 LOGIT_TOLERANCE = 1e-3  # fp32, methods of caching differ by rounding only
-_SAMPLE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -209,14 +204,14 @@ def _warm_up(
     # Weights come into memory when they are first read: they are the model's, not the edit's.
     prompts = [lm.prompt(r.prompt, chat=r.chat) for k in plan.kinds for r in requests(k, 1)]
     lm.logits(prompts)
-    _trim()
+    trim()
     before = _resident()
     began = time.perf_counter()
     for kind in plan.kinds:
         for hp in hps.values():
             yield from timed(lm, plan.method, requests(kind, 1)[0], hp)
     seconds = time.perf_counter() - began
-    _trim()
+    trim()
     kept = max(0, _resident() - before)
     if "warm-up" not in results.rows:
         results.add("warm-up", {"first_edits_s": seconds, "kept_bytes": kept, "model": lm.bytes})
@@ -235,40 +230,6 @@ def _memory(
             yield from timed(lm, plan.method, request, hp)
         peaks.append(peak())
     results.add(key, {"peak": max(peaks), "ratio": max(peaks) / lm.bytes, "n": len(peaks)})
-
-
-@contextmanager
-def peak_memory() -> Iterator[Callable[[], int]]:
-    """Yields a function: the peak in bytes above the start of the block, once it has ended.
-
-    Resident memory (or the accelerator's), looked at every 5 ms besides the kernel's own high
-    water mark. Free memory that the allocator keeps is given back first, so that it does not
-    hide what the block takes.
-    """
-    gc.collect()
-    _trim()
-    meter = MemoryMeter()
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_SAMPLE_S):
-            meter.sample()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    found: list[int] = []
-    try:
-        yield lambda: found[0]
-    finally:
-        found.append(meter.peak())
-        over.set()
-        watcher.join()
-
-
-def _trim() -> None:
-    """Return freed memory to the system where the C library can (glibc)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _resident() -> int:

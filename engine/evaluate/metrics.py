@@ -97,12 +97,30 @@ def _scores(lm: LM, pairs: Sequence[Pair]) -> list[Score]:
 def _decoder_logits(lm: LM, pairs: Sequence[Pair]) -> Tensor:
     """Logits that predict the targets' tokens, [sum of target lengths, vocab]."""
     # The last target token is predicted, never read.
-    ids, mask = lm.pack([[*prompt, *target[:-1]] for prompt, target in pairs])
-    end = ids.shape[1]  # rows are padded on the left, so targets end together
-    places = [(row, end - len(t) + k) for row, (_, t) in enumerate(pairs) for k in range(len(t))]
-    rows, columns = torch.tensor(places, device=ids.device).T
-    logits: Tensor = lm.forward(ids, mask, at=(rows, columns)).logits
+    read = [(*prompt, *target[:-1]) for prompt, target in pairs]
+    rows, row_of = _longest(read)
+    ids, mask = lm.pack(rows)
+    places = []
+    for (prompt, target), own in zip(pairs, read, strict=True):
+        row = row_of[own]
+        first = ids.shape[1] - len(rows[row]) + len(prompt) - 1  # rows are padded on the left
+        places += [(row, first + k) for k in range(len(target))]
+    at = torch.tensor(places, device=ids.device).T
+    logits: Tensor = lm.forward(ids, mask, at=(at[0], at[1])).logits
     return logits.reshape(len(places), -1)
+
+
+def _longest(read: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], dict[Any, int]]:
+    """The sequences that begin no other one, and where each of `read` is found among them: what
+    is read of it does not depend on what follows."""
+    rows: list[tuple[int, ...]] = []
+    row_of = {}
+    for own in sorted(set(read), key=len, reverse=True):
+        found = next((i for i, row in enumerate(rows) if row[: len(own)] == own), len(rows))
+        if found == len(rows):
+            rows.append(own)
+        row_of[own] = found
+    return rows, row_of
 
 
 def _seq2seq_logits(lm: LM, pairs: Sequence[Pair]) -> Tensor:

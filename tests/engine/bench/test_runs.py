@@ -13,6 +13,7 @@ import torch
 from engine.bench import chatlist, report, runner, speed
 from engine.bench.chatlist import Item, Question
 from engine.bench.exact import QUESTIONS, STATEMENTS, UndoNotExact, check_undone, fixed_logits
+from engine.bench.peak import peak_memory
 from engine.bench.results import Results, environment
 from engine.errors import BadInput, EditFailed
 from engine.evaluate import datasets
@@ -95,6 +96,22 @@ def test_a_run_leaves_the_model_as_it_was(
     assert (summary["n"], summary["exact"], summary["failed"]) == (2, 2, 0)
     assert {"ES", "PS", "NS", "said", "rephrased"} <= set(summary["metrics"])
     json.dumps(summary, allow_nan=False)
+
+
+def test_the_unedited_model_is_measured_once_for_all_methods(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(runner, "measure", lambda *a: calls.append(a) or measure(*a))
+    settings = runner.Settings(overrides=overrides)
+    unedited: dict[str, Any] = {}
+    rows = []
+    for name in ("first", "second"):
+        found, results = begin(lm, data, settings, tmp_path / f"{name}.jsonl")
+        finish(runner.run(lm, found.records, settings, results, unedited))
+        rows.append({id: row["metrics"] for id, row in results.rows.items()})
+    assert len(calls) == 2 + 2 + 2  # records unedited once, edited twice
+    assert rows[0] == rows[1]
 
 
 def test_a_run_goes_on_where_it_stopped(
@@ -231,7 +248,7 @@ def test_twenty_facts_of_each_kind() -> None:
 
 
 def test_peak_memory_sees_what_a_block_takes() -> None:
-    with speed.peak_memory() as peak:
+    with peak_memory() as peak:
         taken = torch.ones(16_000_000)
         del taken
     assert 50e6 < peak() < 200e6

@@ -14,6 +14,7 @@ from engine.lm import LM
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
 from tests.engine.support import finish, state
+from tests.tiny import save_tiny
 
 
 @pytest.fixture
@@ -101,3 +102,39 @@ def test_every_method_named_is_a_row_of_one_table(
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert rows[1:] == ["-" * len(rows[1]), "unedited", "rome", "r-rome", "emmet"]
     assert len(list((tmp_path / "out").glob("*.jsonl"))) == 3
+
+
+def test_settings_side_by_side_say_what_is_their_own(
+    model_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    overrides: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
+    command = [
+        "bench", "all", "--data", str(data), "--n", "1", "--skip", "1", "--model",
+        str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"), *settings,
+        "--arm", "three:steps=3", "--arm", "EMMET:method=emmet,steps=2",
+    ]  # fmt: skip
+    assert run(command) == 0
+    text = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["unedited", "three", "EMMET"]
+    own = {line[2:].partition(":")[0]: line for line in text.splitlines() if line.startswith("- ")}
+    assert "steps=3" in own["three"]
+    assert "method=r-rome" in own["three"]
+    assert "steps=2" in own["EMMET"]
+    assert "contexts=2" not in own["three"] + own["EMMET"]  # which they share
+    assert "contexts 2" in text
+    peaks = [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("| t")]
+    assert all(peak.endswith(" MB") for peak in peaks)
+
+
+def test_a_model_that_no_named_method_edits_has_no_table(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    t5 = save_tiny(tmp_path / "t5", "t5")
+    command = ["bench", "all", "--data", str(data), "--methods", "memit", "--model", str(t5)]
+    assert run([*command, "--dtype", "fp32"]) == 2
+    assert "none of these methods" in capsys.readouterr().err

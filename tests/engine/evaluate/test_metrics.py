@@ -28,6 +28,8 @@ from tests.tiny import CHATML, tiny_model, tiny_tokenizer
 PAIRS = [
     ("The capital of Australia is", " Canberra"),
     ("Jane", " Austen wrote Emma in 1815"),
+    ("Jane", " Austen wrote"),
+    ("Jane", " I"),
     ("The Space Needle is in the city of", " Seattle, and"),
     ("Who", " I"),
 ]
@@ -89,6 +91,15 @@ def test_many_pairs_are_split_and_come_back_in_order(monkeypatch: pytest.MonkeyP
     split = scores(lm, pairs)
     assert [s.nll for s in split] == pytest.approx([s.nll for s in whole], abs=1e-5)
     assert scores(lm, []) == []
+
+
+def test_what_begins_another_sequence_is_read_off_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = make("llama")
+    read = []
+    pack = lm.pack
+    monkeypatch.setattr(lm, "pack", lambda rows: read.extend(rows) or pack(rows))
+    scores(lm, [([1, 2, 3], [4]), ([1, 2, 3], [5, 6]), ([1, 2, 3], [7, 6]), ([2, 3], [4])])
+    assert sorted(read) == [(1, 2, 3, 5), (1, 2, 3, 7), (2, 3)]
 
 
 def test_a_pair_without_tokens_is_refused() -> None:
