@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App
-
 from engine.events import Problem
 from engine.worker import Job
 
-from . import clipboard
-from .clipboard import Copied
 from .feed import Feed, JobChanged
 from .front import CommandPalette, ScreenFront
+from .full_screen import FullScreen
 from .guard import LogTail
 from .screens import jobs
 from .screens.batches import Batches
 from .screens.chat import ChatScreen
 from .screens.correction import Corrections
 from .screens.side import SideScreen
-from .theme import THEMES
-from .widgets.bound import app_bindings
 from .widgets.status_bar import resident_memory
 
 if TYPE_CHECKING:
@@ -35,19 +29,16 @@ if TYPE_CHECKING:
     from .views import TurnView
 
 TICK = 1 / 8  # seconds between looks at the jobs
-TWICE = 2.0  # seconds within which a second Ctrl+C quits
 
 
-class EditApp(App[int], inherit_bindings=False):
+class EditApp(FullScreen):
     """Chat with a model, correct it, undo it.
 
     Screens that are opened by a key are imported by it: the first picture does not wait for them.
     """
 
     TITLE = "llm-edit"
-    CSS_PATH = "app.tcss"
     COMMANDS: ClassVar = {CommandPalette}
-    BINDINGS: ClassVar = app_bindings()
 
     def __init__(
         self,
@@ -68,16 +59,7 @@ class EditApp(App[int], inherit_bindings=False):
         keys   by action (see tui/keys.py), where they are not the default ones
         painted  called when the first picture is on the terminal
         """
-        super().__init__()
-        for each in THEMES:
-            self.register_theme(each)
-        self.theme = theme
-        self._colours = self.get_css_variables()
-        self.stylesheet.set_variables(self._colours)
-        self.ascii = ascii
-        self.set_class(ascii, "-ascii")
-        self.my_keys = dict(keys or {})
-        self.set_keymap(self.my_keys)
+        super().__init__(theme=theme, ascii=ascii, keys=keys)
         self.feed = Feed()
         self._make_assistant = make_assistant
         self.commands = ScreenFront(self)
@@ -91,18 +73,7 @@ class EditApp(App[int], inherit_bindings=False):
         self._painted = painted
         self._memory = memory
         self._frame = 0
-        self._interrupted = -TWICE
         self._log_tails = [LogTail(path) for path in logs]
-
-    def refresh_css(self, animate: bool = True) -> None:
-        """Read the style sheets again, where the colours are not those they were read with.
-
-        Textual asks for it at the start, too: all of them twice before the first picture.
-        """
-        colours = self.get_css_variables()
-        if colours != self._colours:
-            self._colours = colours
-            super().refresh_css(animate)
 
     # -- life --------------------------------------------------------------------------------
 
@@ -166,10 +137,6 @@ class EditApp(App[int], inherit_bindings=False):
         """True from `exit` on: the widgets may be gone."""
         return self._exit or not self.is_running
 
-    async def action_quit(self) -> None:
-        """At once: the engine's thread is a daemon and nothing waits for it."""
-        self.exit(0)
-
     # -- talking -----------------------------------------------------------------------------
 
     def send(self, text: str) -> None:
@@ -190,20 +157,6 @@ class EditApp(App[int], inherit_bindings=False):
         """To the clipboard, saying what is known about whether it got there."""
         self.copy_to_clipboard(text, lambda done: self.notify(done.sentence))
 
-    def copy_to_clipboard(self, text: str, done: Callable[[Copied], object] | None = None) -> None:
-        """Also what is selected on the screen comes here. The screen does not wait for it."""
-        self._clipboard = text
-        if self._driver is None:
-            return
-        terminal = self._driver.write
-
-        def work() -> None:
-            copied = clipboard.copy(text, terminal)
-            if done is not None:
-                self.call_later(done, copied)
-
-        threading.Thread(target=work, name="llm-edit copy", daemon=True).start()
-
     def retry(self, turn: TurnView) -> None:
         """Ask the last question again."""
         if turn != self.assistant.snapshot().turns[-1]:
@@ -220,16 +173,6 @@ class EditApp(App[int], inherit_bindings=False):
                 job.cancel()
                 return True
         return False
-
-    def action_interrupt(self) -> None:
-        """Ctrl+C: stop the work; when idle, twice quits."""
-        if self.stop_work():
-            return
-        now = time.monotonic()
-        if now - self._interrupted < TWICE:
-            self.exit(0)
-        self._interrupted = now
-        self.notify("Press Ctrl+C again to quit.", timeout=TWICE)
 
     def action_fix(self) -> None:
         self.corrections.open()
@@ -281,12 +224,8 @@ class EditApp(App[int], inherit_bindings=False):
         else:
             self.push_screen(CompareScreen(self._memory, a, b, prompts))
 
-    def action_help(self) -> None:
-        from .widgets.help import HelpScreen, help_for
-
-        if not isinstance(self.screen, HelpScreen):
-            here = help_for(self.focused, self.screen)
-            self.push_screen(HelpScreen(self.commands.sheet(), here, self.my_keys))
+    def command_sheet(self) -> Sequence[tuple[str, str]]:
+        return self.commands.sheet()
 
     def idle_keys(self) -> frozenset[str]:
         """Actions that would do nothing now; the key bar greys them."""

@@ -44,10 +44,16 @@ class Copied:
     verified: bool
 
     @property
-    def sentence(self) -> str:
+    def known(self) -> str:
+        """What is known about it."""
         if self.verified:
             return f"Copied ({self.way})."
-        return f"Sent to the clipboard by {self.way}; that cannot be verified here. {INSTEAD}"
+        return f"Sent to the clipboard by {self.way}; that cannot be verified here."
+
+    @property
+    def sentence(self) -> str:
+        """With what to do instead, where there are commands."""
+        return self.known if self.verified else f"{self.known} {INSTEAD}"
 
 
 def copy(text: str, terminal: Callable[[str], object]) -> Copied:

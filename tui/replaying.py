@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import App
-
 from . import settings
+from .full_screen import FullScreen
 from .launch import theme_of
 from .player import Player
 from .screens.replay import ReplayScreen
-from .theme import THEMES
-from .widgets.bound import app_bindings
-from .widgets.help import HelpScreen, help_for
 
 if TYPE_CHECKING:
     from textual.screen import Screen
 
-PLACES = ("replay", "conversation", "checks")  # whose keys mean something here
-TWICE = 2.0  # seconds within which a second Ctrl+C quits
 
-
-class ReplayApp(App[int], inherit_bindings=False):
+class ReplayApp(FullScreen):
     """Plays a recording."""
 
     TITLE = "llm-edit replay"
-    CSS_PATH = "app.tcss"
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar = app_bindings()
+    PLACES: ClassVar = ("replay", "conversation", "checks")  # whose keys mean something here
 
     def __init__(
         self,
@@ -40,40 +31,15 @@ class ReplayApp(App[int], inherit_bindings=False):
         keys: Mapping[str, str] | None = None,
     ) -> None:
         """`ascii`: plots and frames without braille and lines; `keys`: those a person chose."""
-        super().__init__()
-        for each in THEMES:
-            self.register_theme(each)
-        self.theme = theme
-        self.ascii = ascii
-        self.set_class(ascii, "-ascii")
-        self.my_keys = dict(keys or {})
-        self.set_keymap(self.my_keys)
+        super().__init__(theme=theme, ascii=ascii, keys=keys)
         self.replay = ReplayScreen(player)
-        self._interrupted = -TWICE
 
     def get_default_screen(self) -> Screen[None]:
         return self.replay
 
     def copy(self, text: str) -> None:
         """To the clipboard, saying what is known about whether it got there."""
-        self.copy_to_clipboard(text)
-        self.notify("Sent to the terminal's clipboard. It cannot be verified from here.")
-
-    def action_interrupt(self) -> None:
-        """Ctrl+C twice quits, as in the chat."""
-        now = time.monotonic()
-        if now - self._interrupted < TWICE:
-            self.exit(0)
-        self._interrupted = now
-        self.notify("Press Ctrl+C again to quit.", timeout=TWICE)
-
-    def action_help(self) -> None:
-        if not isinstance(self.screen, HelpScreen):
-            here = help_for(self.focused, self.screen)
-            self.push_screen(HelpScreen((), here, self.my_keys, PLACES))
-
-    async def action_quit(self) -> None:
-        self.exit(0)
+        self.copy_to_clipboard(text, lambda done: self.notify(done.known))
 
 
 def run(player: Player, *, theme: str = "", mouse: bool = True, ascii: bool = False) -> int:

@@ -16,7 +16,7 @@ from textual.widgets import Input, OptionList
 
 from engine.errors import BadSetting
 from tui import keys
-from tui.app import EditApp
+from tui.full_screen import FullScreen
 from tui.screens.chat import ChatScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.history import HistoryScreen
@@ -36,7 +36,7 @@ def test_every_binding_is_in_the_table_and_the_other_way_round() -> None:
     bound = {
         binding.id
         for owner in (
-            EditApp, ChatScreen, ReplayScreen, Transcript, Editor, MetricCards,
+            FullScreen, ChatScreen, ReplayScreen, Transcript, Editor, MetricCards,
             SideScreen, HistoryScreen, TimelineList, SessionList, CompareScreen,
         )
         for binding in owner.__dict__["BINDINGS"]

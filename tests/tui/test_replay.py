@@ -14,6 +14,7 @@ from textual.widgets import Input
 
 from engine.events import EditPlanned
 from sessions import Store
+from tui import clipboard
 from tui.player import Player
 from tui.replaying import ReplayApp
 from tui.screens.replay import ReplayScreen
@@ -191,6 +192,23 @@ async def test_nothing_can_be_changed(opened: Opened) -> None:
         assert said(pilot) == before
         assert pilot.app.screen is pilot.app.replay
         assert any("This is a replay" in n.message for n in pilot.app._notifications)
+
+
+async def test_copying_says_what_is_known_of_it_and_names_no_command(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clipboard, "TOOLS", ())
+    async with opened() as pilot:
+        await pilot.press("space", "right_square_bracket")
+        screen(pilot).transcript.focus()
+        await pilot.press("c")
+        for _ in range(100):
+            await pilot.pause(0.01)
+            if pilot.app._notifications:
+                break
+        (note,) = pilot.app._notifications
+        assert note.message.endswith("that cannot be verified here.")
+        assert pilot.app.clipboard in said(pilot)
 
 
 @pytest.mark.parametrize("key", ["q", "escape", "ctrl+q"])
