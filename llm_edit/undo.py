@@ -38,7 +38,7 @@ def _move(
     from engine import paths
     from sessions.store import Store
     from tui.timeline import edit_views
-    from tui.wording import named
+    from tui.wording import DONE, named
 
     with Store.open(paths.home()) as store:
         session = _session(store, ref, model)
@@ -57,9 +57,8 @@ def _move(
             }
         )
         return 0
-    verb = "put back" if action == "redo" else "undone"
     for row in moved:
-        click.echo(f"{verb}: {fact(row)} (edit {row.id})")
+        click.echo(f"{DONE[action]}: {views[row.id].fact} (edit {row.id})")
     for old, new in replaced.items():
         click.echo(f"{named(views[old])} is superseded by #{views[new].number}")
     click.echo(f"{len(active)} active in session {session.title or session.short}")
@@ -111,9 +110,3 @@ def _named(store: Store, session: Session, edit: str) -> str:
     if number.isdigit() and 1 <= int(number) <= len(rows):
         return rows[int(number) - 1].id
     return store.edit(edit).id
-
-
-def fact(row: EditRow) -> str:
-    """An edit in a few words."""
-    about = row.request.get("subject") or row.request.get("prompt", "")
-    return f"{about} → {row.request.get('target_new', '')}"

@@ -25,7 +25,7 @@ from .prompt import DumbPrompt, Prompt, Reading, dumb
 from .timeline_text import moved_sentence
 from .tree import Timeline
 from .views import CorrectionView, Moved, ReplyView, UndoView
-from .wording import named, remaining, shifted, superseding
+from .wording import DONE, named, remaining, shifted, superseding
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -176,7 +176,7 @@ class PlainFront:
             self._put(view.turn.answer)
 
     def _moved(self, view: UndoView) -> None:
-        done = {"undo": "Undone", "redo": "Put back", "drop": "Dropped"}[view.action]
+        done = DONE[view.action].capitalize()
         moved = ", ".join(map(named, view.edits or (view.edit,)))
         sentences = (f"{done}: {moved}.", shifted(view), remaining(view.active))
         self._put(" ".join(filter(None, sentences)))

@@ -15,6 +15,7 @@ from .tape import MARKS, Act
 from .texts import clip
 from .timeline import Turn
 from .views import EditView, TurnView
+from .wording import moved
 
 UNTOLD = {
     "failed": "it failed",
@@ -24,7 +25,6 @@ UNTOLD = {
 }
 DOING = {"ask": "answering", "retry": "answering", "aside": "answering", "correct": "editing"}
 TOLD = {"forget": "Forgotten", "remember": "Part of the conversation again"}
-DONE = {"undo": "undone", "redo": "put back", "drop": "dropped"}
 ASIDE = "(a text to be continued; it was not kept)"
 
 _with = dataclasses.replace
@@ -134,14 +134,13 @@ class Stage:
         return stage._say(f"Edit #{act.number}: {why} Nothing of it was applied.", "bad")
 
     def _moved(self, act: Act) -> Stage:
-        done, shown = DONE[act.kind], self.edit
+        shown = self.edit
         if shown is not None and shown.number == act.number:
             shown = _with(shown, undone=act.kind != "redo")
-        exact = ", exactly" if act.kind != "redo" else ""
         answer = act.turns[-1].answer if act.turns else ""
         before = act.before[-1].answer if act.before else ""
-        said = f" The answer is now: {answer}" if answer and answer != before else ""
-        return _with(self, edit=shown)._say(f"Edit #{act.number} {done}{exact}.{said}")
+        said = moved(act.kind, [act.number], answer="" if answer == before else answer)
+        return _with(self, edit=shown)._say(said)
 
 
 def views(turns: tuple[Turn, ...], act: Act) -> tuple[TurnView, ...]:

@@ -80,7 +80,7 @@ def _after_edit(conversation: Conversation, ref: str) -> State:
     store, session = conversation.recorder.required()
     edit = views[number]
     node = store.edit(edit.id).node
-    label = f"after edit #{number}: {edit.subject or edit.question} → {edit.target}"
+    label = f"after edit #{number}: {edit.fact}"
     return _state(conversation, store, store.session(session), node, ref, label)
 
 
@@ -125,8 +125,7 @@ def choices(conversation: Conversation) -> Iterator[StateView]:
     yield StateView(UNEDITED, "the unedited model")
     for edit in conversation.edits():
         if edit.state in _MADE:
-            fact = f"{edit.subject or edit.question} → {edit.target}"
-            yield StateView(f"#{edit.number}", f"after edit #{edit.number}: {fact}")
+            yield StateView(f"#{edit.number}", f"after edit #{edit.number}: {edit.fact}")
     yield StateView(NOW, f"now ({count(len(ledger.acting), 'edit')})")
     store = conversation.recorder.store
     rows = store.sessions() if store is not None else []

@@ -52,7 +52,6 @@ def words(node: NodeView) -> Words:
 
 
 def _edit(edit: EditView, seconds: float) -> Words:
-    fact = f"{edit.subject or edit.question} → {edit.target}"
     took = "took" if edit.success else "did not take"
     remark, mood = {
         "applied": (
@@ -70,7 +69,7 @@ def _edit(edit: EditView, seconds: float) -> Words:
     if seconds and edit.state == "applied":
         remark += f" · {seconds:.1f} s"
     return Words(
-        f"◆ #{edit.number} {edit.method}", fact, remark, "edit", mood,
+        f"◆ #{edit.number} {edit.method}", edit.fact, remark, "edit", mood,
         gone=edit.state in ("undone", "elsewhere", "superseded"),
     )  # fmt: skip
 

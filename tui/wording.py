@@ -7,9 +7,25 @@ from collections.abc import Sequence
 from .narrate import count
 from .views import CorrectionView, EditView, UndoView
 
+DONE = {"undo": "undone", "redo": "put back", "drop": "dropped"}
+
 
 def named(edit: EditView) -> str:
     return f"edit #{edit.number} ({edit.fact})"
+
+
+def moved(action: str, numbers: Sequence[int], others: str = "", answer: str = "") -> str:
+    """What an undo, redo or drop did.
+
+    numbers  of the edits, in the order in which they were moved
+    others   what it did to other edits: `shifted`
+    answer   that stands at the end of the conversation because of it
+    """
+    names = ", ".join(f"#{number}" for number in numbers)
+    exact = "" if action == "redo" else ", exactly"
+    done = f"{_they(numbers, 'Edit', 'Edits')} {names} {DONE[action]}{exact}."
+    now = f"The answer is now: {answer}" if answer else ""
+    return " ".join(filter(None, (done, others, now)))
 
 
 def superseding(view: CorrectionView) -> str:
@@ -51,5 +67,5 @@ def _begun(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _they(edits: Sequence[EditView], one: str, more: str) -> str:
+def _they(edits: Sequence[object], one: str, more: str) -> str:
     return one if len(edits) == 1 else more

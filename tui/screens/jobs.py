@@ -15,7 +15,7 @@ from ..edit_state import stage_text
 from ..narrate import narrate
 from ..timeline_text import moved_sentence
 from ..views import CorrectionView, UndoView
-from ..wording import shifted, superseding
+from ..wording import moved, shifted, superseding
 
 if TYPE_CHECKING:
     from ..app import EditApp
@@ -174,13 +174,8 @@ def _corrected(app: EditApp, job: Job[Any]) -> None:
 
 def _moved(app: EditApp, job: Job[Any]) -> None:
     view: UndoView = job.result  # type: ignore[assignment]
-    done = {"undo": "undone", "redo": "put back", "drop": "dropped"}.get(view.action, view.action)
-    exact = ", exactly" if view.action != "redo" else ""
-    answer = f" The answer is now: {view.answer_now}" if view.answer_now else ""
-    others = shifted(view)
-    numbers = ", ".join(f"#{edit.number}" for edit in view.edits or (view.edit,))
-    edits = "Edits" if len(view.edits) > 1 else "Edit"
-    app.say(f"{edits} {numbers} {done}{exact}.{' ' * bool(others)}{others}{answer}")
+    numbers = [edit.number for edit in view.edits or (view.edit,)]
+    app.say(moved(view.action, numbers, shifted(view), view.answer_now))
 
 
 def _stands(app: EditApp, job: Job[Any]) -> None:
