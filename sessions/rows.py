@@ -24,9 +24,10 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Session:
-    """`state` is "open" until the session is closed with an exit state, and again when used.
+    """A chat with one model.
 
     tip     id of the node where the session stands; None before the first
+    state   "open"; a bundle can bring another one, with the time at which it was `closed`
     """
 
     id: str

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import catalog, importing, recording, removal, search, tree, upkeep
-from .codec import clean, now
+from . import catalog, importing, recording, removal, search, upkeep
+from .codec import clean
 from .database import Connection
 from .importing import Fingerprint
 from .recording import Recording
@@ -107,13 +107,6 @@ class Store(TreeStore):
             session_id = catalog.find_session(self._db, ref)
             self._db.update("session", "id", session_id, {"title": clean(title)})
             return self._session(session_id)
-
-    def close_session(self, session_id: str, exit_state: str) -> None:
-        """Say how the session ended; using it again opens it. Raises UnknownSession."""
-        with self._db.transaction():
-            tree.session_tip(self._db, session_id)
-            values = {"state": exit_state, "closed": now()}
-            self._db.update("session", "id", session_id, values)
 
     def remove_sessions(self, refs: Sequence[str]) -> Removed:
         """Remove sessions for good, all or none: rows, index, tensor files that no other uses.

@@ -65,8 +65,7 @@ def _chosen(front: Front, number: str) -> str:
 
 COMMANDS = (
     Command(name="copy", argument="[N] [code]", handler=_copy, complete=_which,
-            unavailable=no_answer, safe_while_busy=True,
-            help="copy the last answer or answer N, or the code in it"),
+            unavailable=no_answer, help="copy the last answer or answer N, or the code in it"),
     Command(name="save-answer", argument="FILE", handler=_save, unavailable=no_answer,
-            safe_while_busy=True, help="write the last answer to a file (N FILE: answer N)"),
+            help="write the last answer to a file (N FILE: answer N)"),
 )  # fmt: skip

@@ -136,5 +136,5 @@ COMMANDS = (
     Command(name="resolve", handler=_resolve, unavailable=_no_two,
             help="solve the edits in force again, all together, as one edit"),
     Command(name="edits", argument="[N]", handler=_edits, complete=_all, unavailable=_no_edits,
-            help="list the edits of this session, or say what edit N did", safe_while_busy=True),
+            help="list the edits of this session, or say what edit N did"),
 )  # fmt: skip

@@ -67,7 +67,7 @@ def _compare(front: Front, argument: str) -> None:
 
 COMMANDS = (
     Command(name="history", help="the timeline: what was said, edited and undone",
-            handler=_history, aliases=("timeline",), safe_while_busy=True),
+            handler=_history, aliases=("timeline",)),
     Command(name="branch", argument="N", help="go on from answer N (or a message of /history)",
             handler=_branch, complete=_answers, unavailable=_nothing_said),
     Command(name="open", argument="SESSION", help="go on with another session of this model",

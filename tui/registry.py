@@ -85,7 +85,6 @@ class Command:
     complete   arguments that exist, with a hint for each
     options    arguments that begin so belong to another command: {"--file": "batch"}
     unavailable  why it cannot be used now; "" when it can
-    safe_while_busy  does not wait for, or disturb, a job that runs
     """
 
     name: str
@@ -96,7 +95,6 @@ class Command:
     complete: Completer = _nothing
     options: Mapping[str, str] = field(default_factory=dict)
     unavailable: Reason = _always
-    safe_while_busy: bool = False
 
     @property
     def usage(self) -> str:

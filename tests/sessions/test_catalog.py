@@ -107,19 +107,6 @@ def test_rename(scribe: Scribe) -> None:
         scribe.store.rename_session("old", "x")
 
 
-def test_close_and_use_again(scribe: Scribe) -> None:
-    made = scribe.session()
-    scribe.store.close_session(made.id, "quit")
-    closed = scribe.store.session(made.id)
-    assert closed.state == "quit"
-    assert closed.closed is not None
-    scribe.store.add_message(made.id, "user", "again")
-    again = scribe.store.session(made.id)
-    assert (again.state, again.closed) == ("open", None)
-    with pytest.raises(UnknownSession):
-        scribe.store.close_session("nothing", "quit")
-
-
 def test_delete_takes_everything_of_one_session_and_nothing_of_another(scribe: Scribe) -> None:
     """1200 messages: a cascade from parent to child would exceed SQLite's depth of 1000."""
     store = scribe.store
