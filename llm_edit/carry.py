@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from sessions.rows import EditRow
     from sessions.store import Store
 
-SUFFIXES = {"bundle": ".llmedit", "md": ".md", "json": ".json"}
+FORMS = ("bundle", "md", "json")
 STDOUT = Path("-")
 
 
@@ -40,7 +39,7 @@ def _stored() -> Iterator[Store]:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(list(SUFFIXES)),
+    type=click.Choice(FORMS),
     help="bundle (all of it, for import), md (to read), json (all texts and numbers). "
     "Unless said: as --out ends, else bundle.",
 )
@@ -63,7 +62,7 @@ def export(session: str, form: str | None, out: Path | None, force: bool, as_jso
     with _stored() as store:
         found = store.recording(session)
         if out is None:
-            out = Path(_file_name(found)) if chosen == "bundle" else STDOUT
+            out = _default(found, chosen)
         if out == STDOUT:
             if as_json:
                 raise click.UsageError("--json tells of a file: name one with --out.")
@@ -89,10 +88,12 @@ def _form_of(out: Path | None) -> str:
     return {".md": "md", ".markdown": "md", ".json": "json"}.get(suffix, "bundle")
 
 
-def _file_name(found: Recording) -> str:
-    """A name that any file system takes, in the folder one is in."""
-    title = re.sub(r"[^\w-]+", "-", found.session.title).strip("-")[:60]
-    return (title or found.session.short) + SUFFIXES["bundle"]
+def _default(found: Recording, form: str) -> Path:
+    from sessions import bundle
+
+    if form != "bundle":
+        return STDOUT
+    return Path(bundle.file_name(found.session.title, found.session.short))
 
 
 def _text(found: Recording, form: str) -> str:

@@ -113,12 +113,14 @@ def show(session: str, as_json: bool) -> None:
 @options()
 def search(text: str, limit: int, as_json: bool) -> None:
     """Find questions, answers and facts with every word of TEXT."""
+    from sessions.ids import short
+
     with stored() as store:
         hits = store.search(text, limit)
     if as_json:
         print_json({"hits": hits})
         return
-    rows = [(h.session[-6:].lower(), h.title, h.kind, " ".join(h.snippet.split())) for h in hits]
+    rows = [(short(h.session), h.title, h.kind, " ".join(h.snippet.split())) for h in hits]
     for line in table(("session", "title", "kind", "text"), rows) if rows else ["Nothing found."]:
         click.echo(line)
 

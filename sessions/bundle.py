@@ -66,6 +66,12 @@ class Listed:
 # Writing
 
 
+def file_name(title: str, short: str) -> str:
+    """What to call the bundle of a session: a name that any file system takes."""
+    kept = re.sub(r"[^\w-]+", "-", title).strip("-")[:60]
+    return (kept or short) + SUFFIX
+
+
 def write(recording: Recording, path: Path) -> None:
     """Write the bundle at `path`, whole or not at all; a file that is there is replaced.
 

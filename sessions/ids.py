@@ -23,3 +23,8 @@ def new_ulid() -> str:
             fresh = value + 1  # same millisecond, or the clock went back
         _last = (os.getpid(), fresh)
     return "".join(_DIGITS[fresh >> shift & 31] for shift in range(125, -1, -5))
+
+
+def short(id: str) -> str:
+    """The end of an id: enough to name by, and what is shown of it."""
+    return id[-6:].lower()

@@ -9,6 +9,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from .ids import short
+
 FILE = "sessions.db"
 
 
@@ -20,6 +22,6 @@ def session_names(home: Path) -> list[tuple[str, str]]:
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db:
             rows = db.execute("SELECT id, title FROM session ORDER BY updated DESC, id DESC")
-            return [(str(id)[-6:].lower(), str(title)) for id, title in rows]
+            return [(short(str(id)), str(title)) for id, title in rows]
     except sqlite3.Error:
         return []

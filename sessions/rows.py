@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import ids
 from .codec import loads, number
 
 JsonDict = dict[str, Any]
@@ -43,7 +44,7 @@ class Session:
     @property
     def short(self) -> str:
         """The end of the id, enough to name the session by."""
-        return self.id[-6:].lower()
+        return ids.short(self.id)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sessions import ids
 from sessions.rows import EditRow, Message, Node, Session
 
 from .timeline import edit_views
@@ -53,7 +54,7 @@ class NodeView:
     @property
     def short(self) -> str:
         """The end of the id, enough to name the node by."""
-        return self.id[-6:].lower()
+        return ids.short(self.id)
 
     @property
     def is_message(self) -> bool:

@@ -11,7 +11,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input
 
-from sessions.bundle import SUFFIX
+from sessions.bundle import file_name
+from sessions.ids import short
 from sessions.rows import Hit, SessionRow
 
 from ..texts import clip
@@ -136,7 +137,7 @@ class HistoryScreen(SideScreen):
     def _read(self, timeline: Timeline, node: str) -> None:
         lines = self.lines
         lines.show(timeline, node)
-        name = clip(timeline.title or timeline.session[-6:].lower(), 40)
+        name = clip(timeline.title or short(timeline.session), 40)
         lines.border_title = f"Timeline of {name}"
         here = timeline.session == self.snapshot.session_id
         lines.border_subtitle = "" if here else f"{clip(timeline.model, 30)} · o opens it"
@@ -284,7 +285,7 @@ class HistoryScreen(SideScreen):
             self._looking = ""
             self.changed()
 
-        name = self._title(session) or session[-6:].lower()
+        name = self._title(session) or short(session)
         lines = [
             f"Delete session {name}: its messages, its edits and their files.",
             "This cannot be undone. Export it first if it may be needed.",
@@ -292,8 +293,7 @@ class HistoryScreen(SideScreen):
         self.app.push_screen(Confirm("Delete", lines, yes="Delete", danger=True), decided)
 
     def _export_session(self, session: str) -> None:
-        name = self._title(session) or session[-6:].lower()
-        path = Path.cwd() / f"{file_name(name)}{SUFFIX}"
+        path = Path.cwd() / file_name(self._title(session), short(session))
 
         def named(text: str | None) -> None:
             if text is not None:
@@ -304,12 +304,6 @@ class HistoryScreen(SideScreen):
 
         hint = "A bundle: messages, edits and their tensors, for this machine or another."
         self.app.push_screen(AskLine("Export the session", str(path), hint=hint), named)
-
-
-def file_name(title: str) -> str:
-    """A title as part of a file's name: letters, digits, "-" and "_" stay."""
-    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in title).strip("-")
-    return kept[:60] or "session"
 
 
 def _said(_: object) -> None:

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from sessions.ids import short
 from sessions.rows import Hit, SessionRow
 
 from ..narrate import count
@@ -119,4 +120,4 @@ def _session_lines(row: SessionRow, current: str, model: str) -> tuple[str, str]
 
 
 def _hit_lines(hit: Hit) -> tuple[str, str]:
-    return f"{KINDS.get(hit.kind, hit.kind)}: {hit.snippet}", hit.title or hit.session[-6:].lower()
+    return f"{KINDS.get(hit.kind, hit.kind)}: {hit.snippet}", hit.title or short(hit.session)
