@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .arch import Arch
 from .checkpoint import Checkpoint
-from .errors import BadSetting, MissingResource
+from .errors import BadSetting, MissingResource, UnsupportedModel
 
 KINDS = ("4bit", "8bit")
 _BYTES = {"4bit": 0.5625, "8bit": 1.01}  # per weight, with the scales of its blocks or rows
@@ -76,6 +77,23 @@ def norm(module: nn.Module) -> float:
     with align_module_device(module):  # an offloaded weight is fetched
         weight = dequantised(module)
         return float("nan") if weight is None or weight.is_meta else float(weight.float().norm())
+
+
+@torch.no_grad()
+def column_norms(module: nn.Module, arch: Arch) -> Tensor:
+    """‖v_i‖ [in] float32 on the CPU: what each input of a linear map writes, quantised or not.
+
+    Raises UnsupportedModel for a kind of weight that is not known.
+    """
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        weight = dequantised(module)
+        if weight is None:
+            raise UnsupportedModel(f"the weight of this {type(module).__name__} cannot be read.")
+        side = 1 if arch.transposed and not isinstance(module, nn.Linear) else 0
+        found: Tensor = weight.float().norm(dim=side).cpu()
+        return found
 
 
 def dequantised(module: nn.Module) -> Tensor | None:

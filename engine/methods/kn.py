@@ -10,10 +10,15 @@ those columns change. Gated neurons may be negative, which the paper's are not: 
 change is then subtracted, or it would push backwards. y_old is what the model says itself. An
 answer of several tokens is attributed token by token and embedded by its first one, so that the
 method is weak by nature.
+
+A model's embeddings can share a large mean ē, which says nothing about any one of them, and be
+much longer than what a neuron writes. With `relative` e is therefore ‖v_i‖ (e − ē) / ‖e − ē‖, and
+with `doublings` λ₁ and λ₂ are the least, doubled, with which the prompt goes on as wanted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -27,8 +32,9 @@ from ..attribution import Attributions, attributions
 from ..config import HParams
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed, UnsupportedModel
-from ..events import EditPlanned, Event, Finding
+from ..events import EditPlanned, Event, Finding, Note
 from ..patches import LowRank
+from ..quantised import column_norms
 from ..tokens import Rendered, target_ids
 
 if TYPE_CHECKING:
@@ -54,6 +60,8 @@ class KnParams(HParams):
     answer_tokens: int = 1  # of the old answer, at most
     old_weight: float = 1.0  # λ₁
     new_weight: float = 8.0  # λ₂
+    relative: bool = False  # in units of what each neuron writes, embeddings less their mean
+    doublings: int = 0  # of both weights, at most
     signed: bool = True  # by the sign of the neuron's activation
     embedding: Literal["output", "input"] = "output"  # e; one matrix where the head is tied
     fast: bool = True  # run the last position alone
@@ -96,7 +104,6 @@ def kn(lm: LM, requests: Sequence[Request], hp: KnParams) -> Generator[Event, No
             f"({lm.decode(old)!r}), and knowledge neurons change the first token alone.",
             "Try another method: llm-edit methods.",
         )
-    change = hp.new_weight * _embedding(lm, new, hp) - hp.old_weight * _embedding(lm, old[0], hp)
     yield _planned(lm, request, prompts[0], lm.decode(old), texts, hp)
     asked = time.perf_counter()
     found = yield from attributions(
@@ -105,16 +112,22 @@ def kn(lm: LM, requests: Sequence[Request], hp: KnParams) -> Generator[Event, No
     attributed = time.perf_counter()
     neurons = refined(found, hp)
     yield told(neurons, len(prompts), lm.decode(old))
+    change = hp.new_weight * _embedding(lm, new, hp) - hp.old_weight * _embedding(lm, old[0], hp)
+    once = rewritten(lm, neurons, change, signed=hp.signed, relative=hp.relative)
+    patches, times = _doubled(lm, prompts[0], new, once, hp.doublings)
+    if hp.doublings:
+        yield Note(text=f"weights {times} times {hp.old_weight:g} and {hp.new_weight:g}")
     return Edit(
         method="kn",
         requests=(request,),
-        patches=rewritten(lm, neurons, change, signed=hp.signed),
+        patches=patches,
         hparams=hp.to_json(),
         provenance={"contexts": list(texts), "old": lm.decode(old)},
         numbers={
             "neurons": float(len(neurons)),
             "layers": float(len({n.layer for n in neurons})),
             "attribution": neurons[0].score,
+            "times": float(times),
             "found": [[n.layer, n.index, n.score, n.shared] for n in neurons],
             "seconds": {
                 "setup": asked - began,
@@ -158,18 +171,38 @@ def refined(found: Attributions, hp: KnParams) -> list[Neuron]:
 
 
 def rewritten(
-    lm: LM, neurons: Sequence[Neuron], change: Tensor, *, signed: bool
+    lm: LM, neurons: Sequence[Neuron], change: Tensor, *, signed: bool, relative: bool = False
 ) -> tuple[LowRank, ...]:
     """`change` [d] added to the column of each neuron: one patch of rank one per layer, whose
-    row B is 1 (or, signed, -1) at the neurons and 0 elsewhere."""
+    row B is 1 (relative: the column's norm; signed: negative where the neuron is) at the neurons
+    and 0 elsewhere."""
     patches = []
     for layer in sorted({neuron.layer for neuron in neurons}):
-        row = torch.zeros(1, lm.arch.mlp_width)
+        site, row = lm.site("mlp_out", layer), torch.zeros(1, lm.arch.mlp_width)
         for neuron in neurons:
             if neuron.layer == layer:
                 row[0, neuron.index] = -1 if signed and neuron.activation < 0 else 1
-        patches.append(LowRank(lm.site("mlp_out", layer), change[:, None].clone(), row))
+        if relative:
+            row *= column_norms(lm.model.get_submodule(site), lm.arch)
+        patches.append(LowRank(site, change[:, None].clone(), row))
     return tuple(patches)
+
+
+def _doubled(
+    lm: LM, prompt: Rendered, new: int, patches: tuple[LowRank, ...], doublings: int
+) -> tuple[tuple[LowRank, ...], int]:
+    """The patches times 1, 2, 4, ..., and how many times: the least at which the prompt goes on
+    with `new`; where it never does, that which makes `new` likeliest."""
+    found, best = (patches, 1), -1.0
+    for times in (2**i for i in range(doublings + 1 if doublings else 0)):
+        stronger = tuple(dataclasses.replace(p, A=times * p.A) for p in patches)
+        with lm.active(stronger):
+            p_next = lm.logits([prompt])[0].float().softmax(-1)
+        if int(p_next.argmax()) == new:
+            return stronger, times
+        if float(p_next[new]) > best:
+            found, best = (stronger, times), float(p_next[new])
+    return found
 
 
 def _prompts(
@@ -204,7 +237,8 @@ def _new_token(lm: LM, request: Request, prompt: Rendered) -> int:
 
 
 def _embedding(lm: LM, token: int, hp: KnParams) -> Tensor:
-    """e [d] float32 on the CPU: the token's row of the head, or of the input embeddings.
+    """e [d] float32 on the CPU: the token's row of the head, or of the input embeddings; relative,
+    the unit vector of what sets it apart from the others' mean.
 
     Raises UnsupportedModel where they are not as wide as the residual stream (OPT-350m).
     """
@@ -214,7 +248,11 @@ def _embedding(lm: LM, token: int, hp: KnParams) -> Tensor:
         raise UnsupportedModel(
             f"kn writes embeddings of width {weight.shape[1]} into MLPs of width {lm.width}."
         )
-    return weight[token].detach().float().cpu()
+    e = weight[token].detach().float()
+    if hp.relative:
+        e = e - weight.detach().mean(0, dtype=torch.float32)
+        e = e / e.norm().clamp_min(1e-12)
+    return e.cpu()
 
 
 def _planned(

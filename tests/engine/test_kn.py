@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from engine import contexts, methods
+from engine.arch import weight_of
 from engine.attribution import Attributions, attributions
 from engine.correct import correct
 from engine.edit import Edit
 from engine.errors import BadRequest, EditFailed, UnsupportedModel
-from engine.events import EditPlanned, Event, Finding, from_json
+from engine.events import EditPlanned, Event, Finding, Note, from_json
 from engine.ledger import Ledger
 from engine.lm import LM
 from engine.methods.kn import KnParams, Neuron, coarse, kn, refined, rewritten, told
@@ -165,6 +166,54 @@ def test_the_new_answer_becomes_likelier_and_the_old_one_less(family: str) -> No
     if lm.arch.gated:  # the neuron is negative here, and without its sign the change backfires
         with lm.active(run(lm, threshold=0.5, signed=False)[1].patches):
             assert float(lm.logits([prompt])[0].softmax(-1)[new]) < float(before[new])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5"])
+def test_relative_weights_are_in_units_of_what_a_neuron_writes(family: str) -> None:
+    lm = shared_lm(family)
+    prompt = lm.statement(REQUEST.prompt)
+    old, new = (target_ids(lm.tokenizer, prompt, t)[0] for t in ("Seattle", "Paris"))
+    _, edit = run(lm, old="request", relative=True, old_weight=0.5, new_weight=2.0)
+    head = lm.model.get_submodule(lm.arch.lm_head).weight
+    own = head - head.mean(0)
+    change = 2.0 * own[new] / own[new].norm() - 0.5 * own[old] / own[old].norm()
+    for patch in edit.patches:
+        columns = weight_of(lm.model.get_submodule(patch.site), lm.arch).norm(dim=0)
+        chosen = patch.B[0] != 0
+        assert torch.allclose(patch.B[0].abs()[chosen], columns[chosen], rtol=1e-5)
+        assert torch.allclose(patch.A[:, 0], change, atol=1e-6)
+
+
+def test_weights_are_doubled_until_the_prompt_goes_on_with_the_new_answer() -> None:
+    lm = shared_lm("gpt2")
+    prompt = lm.statement(REQUEST.prompt)
+    new = target_ids(lm.tokenizer, prompt, "Paris")[0]
+    small = {"relative": True, "old_weight": 0.01, "new_weight": 0.01}
+    events, edit = run(lm, doublings=12, **small)
+    times = edit.numbers["times"]
+    assert 1 < times < 2**12
+    assert any(isinstance(e, Note) and f"weights {times:.0f} times" in e.text for e in events)
+    said = {}
+    for share in (1.0, 0.5):
+        with lm.active([dataclasses.replace(p, A=share * p.A) for p in edit.patches]):
+            said[share] = int(lm.logits([prompt])[0].argmax()) == new
+    assert said == {1.0: True, 0.5: False}
+
+
+def test_where_no_weight_is_enough_the_likeliest_is_taken() -> None:
+    lm = shared_lm("llama")
+    prompt = lm.statement(REQUEST.prompt)
+    new = target_ids(lm.tokenizer, prompt, "Paris")[0]
+    small = {"relative": True, "old_weight": 0.5, "new_weight": 0.5}
+    _, edit = run(lm, doublings=8, **small)
+    _, once = run(lm, **small)
+    p_new = []
+    for i in range(9):
+        with lm.active([dataclasses.replace(p, A=2**i * p.A) for p in once.patches]):
+            p_next = lm.logits([prompt])[0].softmax(-1)
+        assert int(p_next.argmax()) != new
+        p_new.append(float(p_next[new]))
+    assert edit.numbers["times"] == 2 ** p_new.index(max(p_new))
 
 
 def test_untied_embeddings_can_be_those_of_the_input() -> None:
