@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,23 +14,14 @@ from tui.console import printable
 from tui.narrate import size
 
 from . import completing
-from .common import options, print_json
+from .common import options, print_json, stored
 
 if TYPE_CHECKING:
     from sessions.recording import Recording
     from sessions.rows import EditRow
-    from sessions.store import Store
 
 FORMS = ("bundle", "md", "json")
 STDOUT = Path("-")
-
-
-@contextmanager
-def _stored() -> Iterator[Store]:
-    from .sessions import stored
-
-    with stored() as store:
-        yield store
 
 
 @click.command()
@@ -59,7 +49,7 @@ def export(session: str, form: str | None, out: Path | None, force: bool, as_jso
     chosen = form or _form_of(out)
     if chosen == "bundle" and out == STDOUT:
         raise click.UsageError("a bundle is written to a file: name one with --out.")
-    with _stored() as store:
+    with stored() as store:
         found = store.recording(session)
         if out is None:
             out = _default(found, chosen)
@@ -130,7 +120,7 @@ def import_(file: Path, title: str | None, copy: bool, any_model: bool, as_json:
     from sessions import bundle
 
     found = bundle.read(file.expanduser())
-    with _stored() as store:
+    with stored() as store:
         session, new = store.add_recording(
             found, of=_fingerprint, title=title, copy=copy, any_model=any_model
         )

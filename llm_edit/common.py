@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.events import Event
     from engine.lm import LM
     from engine.worker import Job
+    from sessions.store import Store
     from tui.assistant import Assistant
     from tui.options import Options
 
@@ -127,6 +128,16 @@ def assistant_options(given: dict[str, Any], **more: Any) -> Options:
 
         methods.get(given["method"])
     return dataclasses.replace(wanted, **found, **more)
+
+
+@contextmanager
+def stored() -> Iterator[Store]:
+    """The store of this home."""
+    from engine import paths
+    from sessions.store import Store
+
+    with Store.open(paths.home()) as store:
+        yield store
 
 
 @contextmanager

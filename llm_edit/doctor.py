@@ -17,7 +17,7 @@ import click
 from tui.console import table
 from tui.narrate import size
 
-from .common import options, print_json
+from .common import options, print_json, stored
 
 OK, INFO, MISSING = "ok", "info", "missing"
 OPTIONAL = {
@@ -133,12 +133,12 @@ def _database() -> list[Finding]:
     """Read only: looking at a machine must not make a database on it."""
     from engine import paths
     from sessions.errors import SessionError
-    from sessions.store import FILE, Store
+    from sessions.store import FILE
 
     if not (paths.home() / FILE).exists():
         return [Finding("database", INFO, "none yet; the first chat makes it")]
     try:
-        with Store.open(paths.home()) as store:
+        with stored() as store:
             wrong = store.check()
             count = len(store.sessions())
     except SessionError as error:

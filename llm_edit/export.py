@@ -13,7 +13,7 @@ from tui.console import printable, table
 from tui.narrate import count, size
 
 from . import completing
-from .common import finished, narrator, options, print_json
+from .common import finished, narrator, options, print_json, stored
 
 if TYPE_CHECKING:
     from engine.edit import Edit
@@ -113,13 +113,11 @@ def export(
 
 def _kept(ref: str, *, tensors: bool) -> Kept:
     """Raises UnknownSession, BadInput (no active edits), CorruptTensors, MissingResource."""
-    from engine import paths
     from engine.errors import BadInput
     from engine.requests import Fact, Request
-    from sessions.store import Store
     from tui.opening import ledger_at
 
-    with Store.open(paths.home()) as store:
+    with stored() as store:
         session = store.session(ref)
         active = store.active_edits(session.id)
         if not active:

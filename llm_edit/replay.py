@@ -13,7 +13,7 @@ import click
 from tui.drift import TOLERANCE
 
 from . import completing
-from .common import options, print_json
+from .common import options, print_json, stored
 
 if TYPE_CHECKING:
     from sessions.recording import Recording
@@ -110,13 +110,11 @@ def recording(ref: str) -> Recording:
 
     Raises SessionError.
     """
-    from engine import paths
     from sessions import bundle
-    from sessions.store import Store
 
     if source_of(ref) == "file":
         return bundle.read(Path(ref))
-    with Store.open(paths.home()) as store:
+    with stored() as store:
         return store.recording(ref)
 
 

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tui.console import printable, table
 
-from . import completing
-from .common import options, print_json
+from . import carry, completing
+from .common import options, print_json, stored
 
 if TYPE_CHECKING:
     from sessions.rows import SessionRow
-    from sessions.store import Store
-
-
-@contextmanager
-def stored() -> Iterator[Store]:
-    """The store of this home."""
-    from engine import paths
-    from sessions.store import Store
-
-    with Store.open(paths.home()) as store:
-        yield store
 
 
 @click.group()
@@ -161,11 +148,5 @@ def rm(session: tuple[str, ...], yes: bool, as_json: bool) -> None:
                    err=True)  # fmt: skip
 
 
-def _add_commands() -> None:
-    from . import carry
-
-    sessions.add_command(carry.export)
-    sessions.add_command(carry.import_)
-
-
-_add_commands()
+sessions.add_command(carry.export)
+sessions.add_command(carry.import_)

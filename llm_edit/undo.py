@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import options, print_json
+from .common import options, print_json, stored
 
 if TYPE_CHECKING:
     from sessions.rows import EditRow, Session
@@ -35,12 +35,10 @@ def redo(n: int, session: str | None, model: str | None, as_json: bool) -> int:
 def _move(
     action: str, n: int, edit: str | None, ref: str | None, model: str | None, as_json: bool
 ) -> int:
-    from engine import paths
-    from sessions.store import Store
     from tui.timeline import edit_views
     from tui.wording import DONE, named
 
-    with Store.open(paths.home()) as store:
+    with stored() as store:
         session = _session(store, ref, model)
         moved = _marked(store, session, action, n, edit)
         standing, replaced = store.active_edits(session.id), store.superseded(session.id)
