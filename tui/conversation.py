@@ -37,7 +37,7 @@ from .views import (
     Snapshot,
     TurnView,
 )
-from .weighing import RECENT, Weighing
+from .weighing import Weighing
 from .why import Explaining
 
 if TYPE_CHECKING:
@@ -382,17 +382,6 @@ class Conversation:
     def turn(self, id: str | None) -> Turn:
         """A turn with an answer; the last one by default. Raises BadInput."""
         return self.turns[self._place(id)]
-
-    def costs(self, device: str, method: str) -> list[tuple[float, int]]:
-        """(seconds, bytes) of recent edits on this model; none where they cannot be read."""
-        store = self._record.store if self._record else None
-        if store is None or self._lm is None:
-            return []
-        try:
-            return store.costs(self._lm.fingerprint, device, method, RECENT)
-        except SessionError as error:
-            log.warning("the costs of edits cannot be read: %s", error)
-            return []
 
     def _trouble(self) -> Work[None]:
         """Say once that the conversation is not being recorded."""

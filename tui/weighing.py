@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Generator
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from engine.events import Event
 from engine.requests import Request
+from sessions.errors import SessionError
 
 if TYPE_CHECKING:
     from engine.lm import LM
 
     from .conversation import Conversation
+
+log = logging.getLogger(__name__)
 
 RECENT = 20  # edits whose costs are looked at
 
@@ -74,7 +78,7 @@ class Weighing:
         ids = target_ids(lm.tokenizer, prompt, target)
         old = target_ids(lm.tokenizer, prompt, asked.answer) if asked.answer else ()
         ids = ids[: len(ids) - len(prompt.ending)]
-        costs = self._of.costs(str(lm.device), method)
+        costs = self._costs(lm, method)
         return Weighed(
             target=target,
             method=method,
@@ -86,6 +90,17 @@ class Weighing:
             measured=len(costs),
             free=free_memory(lm.device),
         )
+
+    def _costs(self, lm: LM, method: str) -> list[tuple[float, int]]:
+        """(seconds, bytes) of recent edits on this model; none where they cannot be read."""
+        store = self._of.recorder.store
+        if store is None:
+            return []
+        try:
+            return store.costs(lm.fingerprint, str(lm.device), method, RECENT)
+        except SessionError as error:
+            log.warning("the costs of edits cannot be read: %s", error)
+            return []
 
     def preview(
         self, turn: str | None, target: str, subject: str | None
