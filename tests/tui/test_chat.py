@@ -146,6 +146,50 @@ async def test_the_view_follows_until_the_reader_scrolls_up(opened: Opened) -> N
         assert transcript.scroll_y == transcript.max_scroll_y
 
 
+async def test_what_does_not_fit_is_shown_from_its_beginning(opened: Opened) -> None:
+    async with opened() as pilot:
+        for _ in range(6):
+            await ask(pilot)
+        transcript = pilot.app.chat.transcript
+        pilot.app.send("/method")
+        await settle(pilot)
+        assert transcript.scroll_y < transcript.max_scroll_y, "it is longer than the screen"
+        first = transcript.region.y + 1  # below the border
+        assert "what it does" in screen_text(pilot).splitlines()[first]
+        assert "more below" in screen_text(pilot)
+        pilot.app.send("/help")
+        await settle(pilot)
+        assert "/undo [N]" in screen_text(pilot), "what is newer is shown"
+        assert "command" in screen_text(pilot).splitlines()[first]
+        pilot.app.send("/model")
+        await settle(pilot)
+        assert transcript.scroll_y == transcript.max_scroll_y, "what fits is shown at the end"
+        pilot.app.send("/method")
+        await settle(pilot)
+        transcript.scroll_up(animate=False)
+        await pilot.pause()
+        place = transcript.scroll_y
+        pilot.app.say("a note that comes while the reader reads")
+        await settle(pilot)
+        assert transcript.scroll_y == place
+        await ask(pilot)
+        assert transcript.scroll_y == transcript.max_scroll_y, "a question goes to the end"
+
+
+async def test_what_does_not_fit_in_an_empty_conversation_too(opened: Opened) -> None:
+    async with opened((80, 24)) as pilot:
+        await settle(pilot)
+        transcript = pilot.app.chat.transcript
+        pilot.app.send("/method")
+        pilot.app.say("and a remark on it")
+        await settle(pilot)
+        assert (transcript.scroll_y, transcript.follow) == (0, False)
+        assert "what it does" in screen_text(pilot)
+        await pilot.press("ctrl+end")
+        await settle(pilot)
+        assert transcript.scroll_y == transcript.max_scroll_y > 0
+
+
 async def test_scrolling_back_to_the_end_follows_again(opened: Opened) -> None:
     async with opened((80, 24)) as pilot:
         for _ in range(4):

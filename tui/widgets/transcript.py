@@ -1,7 +1,8 @@
 """The conversation: finished messages are plain text, only the reply in progress changes.
 
 Only the last messages are mounted; older ones come on demand. The view follows new text until
-the reader scrolls up, and again once the reader is back at the end.
+the reader scrolls up, and again once the reader is back at the end. What the program says and
+does not fit (a long table) is shown from its beginning, until there is something newer.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Transcript(VerticalScroll):
         self.follow = True
         self.cursor = -1  # index into the mounted messages
         self._window = WINDOW
+        self._fresh = ""  # the key of the first note that was not on the screen yet
+        self._held = False  # at the beginning of such a note, not where the reader scrolled
         self._views: dict[str, MessageView] = {}
 
     def compose(self) -> ComposeResult:
@@ -119,7 +122,7 @@ class Transcript(VerticalScroll):
     def begin(self, job: str, question: str) -> None:
         """A question that waits for its answer."""
         self.pending.append(Pending(job, question))
-        self.follow = True
+        self._follow()
         self._refresh_entries()
 
     def asking_again(self, job: str, place: int) -> None:
@@ -147,6 +150,10 @@ class Transcript(VerticalScroll):
         """Say something below what was said so far."""
         after = len(self.turns) + len(self.pending)
         self.notes.append(Note(after, text, tone, body))
+        if self._held:
+            self._follow()
+        if self.follow:
+            self._fresh = self._fresh or f"n{len(self.notes) - 1}"
         self._refresh_entries()
 
     def cut_notes(self, turns: int) -> None:
@@ -224,15 +231,26 @@ class Transcript(VerticalScroll):
 
     def watch_scroll_y(self, old: float, new: float) -> None:
         super().watch_scroll_y(old, new)
-        self.follow = round(new) >= self.max_scroll_y
+        self.follow, self._held = round(new) >= self.max_scroll_y, False
         self._hint()
 
     def on_resize(self) -> None:
         if self.follow:
             self.call_after_refresh(self._to_end)
 
+    def _follow(self) -> None:
+        self.follow, self._held, self._fresh = True, False, ""
+
     def _to_end(self) -> None:
-        if self.follow:
+        """Show the end, or the beginning of fresh notes that fill more than the screen."""
+        fresh = self._views.get(self._fresh)
+        region = fresh.virtual_region if fresh is not None else None
+        if region is None or region.area:  # else it has no place yet; it gets one with a resize
+            self._fresh = ""
+        if self.follow and region and region.y < self.max_scroll_y:
+            self.scroll_to(y=region.y, animate=False, immediate=True)
+            self.follow, self._held = False, True
+        elif self.follow:
             self.scroll_end(animate=False, immediate=True)
         self._hint()
 
@@ -241,7 +259,7 @@ class Transcript(VerticalScroll):
 
     def action_jump_end(self) -> None:
         """To the last message, following what comes."""
-        self.follow = True
+        self._follow()
         self.cursor = len(self._ordered()) - 1
         self._point()
         self.call_after_refresh(self._to_end)
