@@ -86,6 +86,14 @@ def small(tmp_path: Path) -> tuple[object, ...]:
     return ("--dtype", "fp32", *settings)
 
 
+def one_line(err: str) -> str:
+    """The one error that was said, the last line; progress before it does not count."""
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert err.splitlines()[-1] == line
+    assert "Traceback" not in err
+    return line
+
+
 def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """A command line in a process of its own."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

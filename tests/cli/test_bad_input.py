@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from .conftest import Run, one_line
 from .small import QUESTION
 
 
@@ -26,15 +26,6 @@ def stored() -> list[str]:
         return []
     with closing(sqlite3.connect(file)) as db:
         return list(db.iterdump())
-
-
-def one_line(err: str) -> str:
-    """The one error that was said; progress before it does not count."""
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert err.splitlines()[-1] == errors[0]
-    assert "Traceback" not in err
-    return errors[0]
 
 
 TARGET = ("--target", "Paris")

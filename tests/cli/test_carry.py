@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run, process
+from .conftest import Run, one_line, process
 from .small import QUESTION
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -29,12 +29,6 @@ def stored() -> list[str]:
     with closing(sqlite3.connect(home() / "sessions.db")) as db:
         rows = list(db.iterdump())
     return rows + [f"{p.name} {p.read_bytes()!r}" for p in sorted(home().glob("tensors/*"))]
-
-
-def one_line(err: str) -> str:
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in err
-    return line
 
 
 @pytest.fixture

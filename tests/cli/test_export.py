@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from engine import paths
 from engine.edit import Edit
@@ -19,9 +18,17 @@ from engine.patches import KINDS, LowRank, Patch
 from engine.requests import Fact, Request, read_facts
 from sessions.rows import PatchRecord
 from sessions.store import Store
-from tests.engine.export.exporting import PROMPTS, TOKENS, base_of, edits_of, load, patches_of
+from tests.engine.export.exporting import (
+    PROMPTS,
+    TOKENS,
+    Shelf,
+    base_of,
+    edits_of,
+    load,
+    patches_of,
+)
 
-from .conftest import Run
+from .conftest import Run, one_line
 from .small import QUESTION
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -58,12 +65,6 @@ def recorded(folder: Path, edits: Sequence[Edit], title: str = "facts") -> str:
 def made(folder: Path) -> list[Edit]:
     lm = load(folder)
     return edits_of(lm, patches_of(lm))
-
-
-def one_line(err: str) -> str:
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in err
-    return line
 
 
 # -- the three formats --------------------------------------------------------------------------
@@ -166,22 +167,6 @@ def test_facts_can_be_edited_in_again(
 
 
 # -- what is refused ------------------------------------------------------------------------------
-
-
-class Shelf:
-    """A kind of patch, as of a codebook, that says nothing of formats which could hold it."""
-
-    kind = "shelf"
-
-    def __init__(self, site: str, keys: Tensor) -> None:
-        self.site, self.keys = site, keys
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"keys": self.keys}
-
-    @classmethod
-    def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> Shelf:
-        return cls(site, tensors["keys"])
 
 
 @pytest.mark.parametrize("form", ["hf", "lora"])

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # scenes, scripted
 from scenes import frozen, make_app, settle
 from textual import constants
 from textual.pilot import Pilot
+from tiny_chat import Make, assistants
 
 from tui.app import EditApp
 
@@ -55,3 +56,10 @@ def opened(apps: list[EditApp]) -> Opened:
                 yield pilot
 
     return run
+
+
+@pytest.fixture
+def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
+    """`make(**options)`: a loaded assistant with a tiny chat model; all closed at the end."""
+    with assistants(tiny_folder, tmp_path) as made:
+        yield made

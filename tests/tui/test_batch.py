@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from engine.events import JobEnded, Problem
 from engine.requests import Request
 from tests.cli.small import QUESTION as ASKED
 from tests.cli.small import hparams
-from tests.tui.tiny_chat import Make, assistants
+from tests.tui.tiny_chat import Make
 from tui.batch import Batch, groups
 from tui.plain import PlainFront
 from tui.screens.batch import BatchScreen
@@ -227,12 +226,6 @@ async def test_without_a_batch_there_is_none_to_show(opened: Opened) -> None:
 
 
 # -- in lines, on a real model -----------------------------------------------------------------
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as made:
-        yield made
 
 
 def test_in_plain_mode_each_fact_is_one_line(make: Make, tmp_path: Path) -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_past import logits
-from tiny_chat import Make, assistants, done
+from tiny_chat import Make, done
 
 from engine.errors import BadInput, UnknownName
 from engine.events import Loading
 from tests.cli.small import QUESTION
 from tui.assistant import Assistant
 from tui.compare import CompareView
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as make:
-        yield make
 
 
 @pytest.fixture

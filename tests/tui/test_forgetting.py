@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from conftest import Opened
 from scenes import LONG, ask, settle
 from test_chat import texts
 from test_past import logits
-from tiny_chat import Make, answers, assistants, done
+from tiny_chat import Make, answers, done
 
 from engine.errors import BadInput
 from tests.cli.small import QUESTION
@@ -21,12 +19,6 @@ from tui.plain import run_lines
 from tui.wording import shifted
 
 OTHER = "Where is the Space Needle?"
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as make:
-        yield make
 
 
 def test_what_is_forgotten_is_not_in_the_next_prompt(make: Make) -> None:

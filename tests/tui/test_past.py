@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_chat import Make, answers, assistants, done
+from tiny_chat import Make, answers, done
 
 from engine.errors import BadInput
 from sessions import bundle
@@ -19,12 +18,6 @@ from tests.cli.small import QUESTION
 from tui.assistant import Assistant
 from tui.timeline_text import plain_lines
 from tui.tree import Timeline, read_timeline
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as make:
-        yield make
 
 
 def timeline(assistant: Assistant) -> Timeline:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pytest
-from tiny_chat import Make, answers, assistants
+from tiny_chat import Make, answers
 
 from tests.cli.small import QUESTION
 from tui.assistant import Assistant
 from tui.plain import PlainFront
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as make:
-        yield make
 
 
 class Lines:

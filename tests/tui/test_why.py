@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 from conftest import Opened
 from scenes import LONG, QUESTION, ask, fix, settle
 from test_chat import screen_text, texts
-from tiny_chat import Make, assistants, done
+from tiny_chat import Make, done
 
 from engine.errors import BadInput, LLMEditError
 from tui.plain import run_lines
@@ -21,12 +19,6 @@ from tui.views import EditView, TurnView
 from tui.why import InfluenceView, WhyView, told
 
 OTHER = "Where is the Space Needle?"
-
-
-@pytest.fixture
-def make(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Make]:
-    with assistants(tiny_folder, tmp_path) as make:
-        yield make
 
 
 def by_hand(assistant: Any, question: str, answer: str, edits: list[Any]) -> float:

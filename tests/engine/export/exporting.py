@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.arch import weight_of
 from engine.catalog import resolve_model
@@ -67,3 +68,19 @@ def edits_of(
 
 def facts_of(edits: Sequence[Edit]) -> list[Fact]:
     return [Fact(request=r, method=e.method, hparams=e.hparams) for e in edits for r in e.requests]
+
+
+class Shelf:
+    """A kind of patch as of a codebook: it says nothing of formats that could hold it."""
+
+    kind = "shelf"
+
+    def __init__(self, site: str, keys: Tensor) -> None:
+        self.site, self.keys = site, keys
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"keys": self.keys}
+
+    @classmethod
+    def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> Shelf:
+        return cls(site, tensors["keys"])

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from torch import Tensor
 
 from engine.edit import Edit
 from engine.errors import NotExportable
@@ -21,7 +20,17 @@ from engine.patches import KINDS, Dense
 from engine.requests import Request, read_facts
 from tests.tiny import CAUSAL
 
-from .exporting import PROMPTS, TOKENS, base_of, edits_of, facts_of, load, patches_of, random_patch
+from .exporting import (
+    PROMPTS,
+    TOKENS,
+    Shelf,
+    base_of,
+    edits_of,
+    facts_of,
+    load,
+    patches_of,
+    random_patch,
+)
 
 Folder = Callable[..., Path]
 
@@ -106,22 +115,6 @@ def test_what_people_typed_is_no_markup(tiny_folder: Folder, tmp_path: Path) -> 
 
 
 # -- what cannot be expressed ---------------------------------------------------------------------
-
-
-class Shelf:
-    """A kind of patch as of a codebook: it says nothing of formats that could hold it."""
-
-    kind = "shelf"
-
-    def __init__(self, site: str, keys: Tensor) -> None:
-        self.site, self.keys = site, keys
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"keys": self.keys}
-
-    @classmethod
-    def from_tensors(cls, site: str, tensors: dict[str, Tensor]) -> Shelf:
-        return cls(site, tensors["keys"])
 
 
 @pytest.mark.parametrize(("cls", "kind"), [(Shelf, "shelf"), (Dense, "dense")])
