@@ -200,8 +200,3 @@ def read_facts(path: Path) -> Iterator[Fact]:
             yield Fact.from_json(data)
         except BadRequest as error:
             raise BadFile(path, number, str(error)) from error
-
-
-def read_requests(path: Path) -> Iterator[Request]:
-    """`read_facts` without how each is edited."""
-    return (fact.request for fact in read_facts(path))

@@ -30,9 +30,9 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json({"sessions": [_summary(row) for row in rows]})
         return
-    head = ("session", "title", "model", "messages", "edits", "last used", "state")
+    head = ("session", "title", "model", "messages", "edits", "last used")
     lines = [
-        (r.short, r.title, r.model.name, str(r.messages), str(r.edits), r.updated[:16], r.state)
+        (r.short, r.title, r.model.name, str(r.messages), str(r.edits), r.updated[:16])
         for r in rows
     ]
     for line in table(head, lines) if rows else ["There are no sessions yet."]:

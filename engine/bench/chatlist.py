@@ -34,7 +34,6 @@ from .results import JsonDict, Results
 
 MAX_TOKENS = 64
 KINDS = ("country", "person", "work", "company", "science")
-NEIGHBOURS = 5
 
 Group = Callable[[JsonDict], bool]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BadFile, BadRequest, SubjectAmbiguous, SubjectNotFound
-from engine.requests import Probe, Request, read_requests
+from engine.requests import Probe, Request, read_facts
 
 TEXTS = st.text(max_size=15)
 REQUESTS = st.builds(
@@ -98,7 +98,7 @@ def test_a_file_of_facts_is_read_line_by_line(tmp_path: Path) -> None:
         json.dumps({"prompt": odd, "target_new": "Österreich"}, ensure_ascii=False),
     ]
     file.write_text("\n".join(lines) + "\r\n", encoding="utf-8", newline="")
-    first, second = read_requests(file)
+    first, second = (fact.request for fact in read_facts(file))
     assert (first.prompt, first.subject, first.target_new) == ("Emma is by", "Emma", "me")
     assert (second.prompt, second.target_new) == (odd, "Österreich")
 
@@ -117,8 +117,8 @@ def test_a_question_mark_asks_where_the_line_says_nothing(
 ) -> None:
     file = tmp_path / "facts.jsonl"
     file.write_text(json.dumps({**line, "target_new": "me"}))
-    (fact,) = read_requests(file)
-    assert fact.chat == asked
+    (fact,) = read_facts(file)
+    assert fact.request.chat == asked
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_a_question_mark_asks_where_the_line_says_nothing(
 def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     file = tmp_path / "facts.jsonl"
     file.write_text('{"prompt": "a", "target_new": "b"}\n\n' + line + "\n", encoding="utf-8")
-    read = read_requests(file)
-    assert next(read).prompt == "a"
+    read = read_facts(file)
+    assert next(read).request.prompt == "a"
     with pytest.raises(BadFile) as found:
         next(read)
     assert str(found.value).startswith(f"{file}:3: ")
@@ -145,8 +145,8 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.jsonl"
     with pytest.raises(BadFile, match=r"none\.jsonl: cannot be read"):
-        list(read_requests(missing))
+        list(read_facts(missing))
     binary = tmp_path / "latin.jsonl"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadFile, match=r"latin\.jsonl: cannot be read"):
-        list(read_requests(binary))
+        list(read_facts(binary))

@@ -30,7 +30,7 @@ def test_forty_questions_eight_of_each_kind() -> None:
 def test_an_item_is_well_formed(item: Item) -> None:
     assert item.question.text.count(item.subject) == 1
     assert item.question.text.endswith("?")
-    assert len(item.neighbours) == chatlist.NEIGHBOURS
+    assert len(item.neighbours) == 5
     texts = [item.question.text, *(n.text for n in item.neighbours)]
     assert len(set(texts)) == len(texts)
     before, _, after = item.question.text.partition(item.subject)
