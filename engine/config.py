@@ -3,7 +3,8 @@
 A method declares a frozen dataclass; files and the command line fill it. Later wins:
 
     hparams/<method>/default.yaml        for any model: layers as shares of the depth ("20%")
-    hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`
+    hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`, or
+                                         `match: {model_type}` for a whole family
     <home>/hparams/<method>/<model>.yaml the user's own
     hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`
     key=value                            the command line
@@ -79,7 +80,8 @@ def resolve_hparams(
     """
     shape = {"model_type": model_type, "n_layers": n_layers, "width": width}
     files = defaults(method)
-    files += [p for p in presets(method) if _match(p) == shape]
+    fitting = [p for p in presets(method) if _match(p).items() <= shape.items()]
+    files += sorted(fitting, key=lambda p: len(_match(p)))  # of a family, then of a model
     own = own_file(method, name)
     files += [own] if own.exists() else []
     files += [_named(method, overrides[PRESET])] if PRESET in overrides else []
@@ -110,7 +112,7 @@ def own_file(method: str, model: str) -> Path:
 
 
 def presets(method: str) -> list[Path]:
-    """The packaged files of a method for particular models."""
+    """The packaged files of a method for particular models and families."""
     folder_ = folder(method)
     return sorted(p for p in folder_.glob("*.yaml") if p.name != "default.yaml")
 
@@ -135,12 +137,12 @@ def _match(path: Path) -> dict[str, Any]:
     types_ = {"model_type": str, "n_layers": int, "width": int}
     if (
         not isinstance(found, dict)
-        or set(found) != set(types_)
-        or not all(_is(found[key], kind) for key, kind in types_.items())
+        or set(found) not in ({"model_type"}, set(types_))
+        or not all(_is(value, types_[key]) for key, value in found.items())
     ):
         raise BadSetting(
             f"{path}: 'match' must be {{model_type: text, n_layers: whole number, "
-            f"width: whole number}}, not {found!r}."
+            f"width: whole number}} or {{model_type: text}}, not {found!r}."
         )
     return found
 

@@ -158,6 +158,16 @@ def test_a_preset_holds_for_the_model_it_matches_only(packaged: Path) -> None:
     assert resolved(width=32)[0].layer == 0
 
 
+def test_a_preset_of_a_family_comes_before_that_of_a_model(packaged: Path) -> None:
+    family = packaged / "hparams" / "m" / "zz.yaml"  # whatever it is called
+    family.write_text("match: {model_type: gpt2}\nrate: 0.75\nsteps: 9\n")
+    value, origin = resolved()
+    assert (value.layer, value.rate, value.steps) == (1, 0.05, 9)
+    assert origin["steps"] == str(family)
+    other = resolved(width=32)[0]
+    assert (other.layer, other.rate) == (0, 0.75)
+
+
 def test_the_users_file_and_the_command_line_come_last(packaged: Path) -> None:
     own = packaged / "home" / "hparams" / "m"
     own.mkdir(parents=True)
@@ -186,8 +196,9 @@ def test_an_override_that_is_unknown_names_the_command_line(packaged: Path) -> N
         resolved(stepz="4")
 
 
-def test_a_preset_must_say_what_it_is_for(packaged: Path) -> None:
-    (packaged / "hparams" / "m" / "lost.yaml").write_text("layer: 1\n")
+@pytest.mark.parametrize("said", ["", "match: {n_layers: 2}\n", "match: {model_type: 2}\n"])
+def test_a_preset_must_say_what_it_is_for(said: str, packaged: Path) -> None:
+    (packaged / "hparams" / "m" / "lost.yaml").write_text(f"{said}layer: 1\n")
     with pytest.raises(BadSetting, match=r"lost\.yaml: 'match'"):
         resolved()
 
@@ -198,7 +209,7 @@ def test_every_packaged_file_fits_its_method(method: str) -> None:
     default = Source("default", config.settings(paths.packaged(f"{method}/default.yaml")))
     build(cls, [default], n_layers=12)
     for preset in config.presets(method):
-        shape = read_yaml(preset)["match"]
+        shape = {"n_layers": 24, "width": 1024} | read_yaml(preset)["match"]
         own = Source(str(preset), config.settings(preset))
         build(cls, [default, own], n_layers=shape["n_layers"])
         resolve_hparams(method, cls, name="any", overrides={}, **shape)
