@@ -54,8 +54,9 @@ def keys_of_all(lm: LM, requests: Sequence[Request], layer: int, count: int) -> 
 def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
     """Keys [n, d_ff] at every position of the request's prompt asked about other names.
 
-    What stands before the name is the same in every row, and is run and taken once. None
-    where there is nothing to anchor.
+    What stands before the name is the same in every row, and is run and taken once; but an
+    encoder reads it with what comes behind, and each row whole. None where there is nothing to
+    anchor.
     """
     asked = names(request, count)
     if not asked:
@@ -63,23 +64,26 @@ def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
     assert request.subject is not None
     words = [request.prompt.replace(request.subject, name) for name in asked]
     rows = [lm.prompt(text, chat=request.chat).ids for text in words]
-    shared = shared_beginning(rows)
+    site = lm.subject_site("mlp_out", layer)
+    shared = 0 if lm.encoder_decoder else shared_beginning(rows)
     if shared >= attention_window(lm):
         shared = 0
-    site = lm.site("mlp_out", layer)
-    past = Past(lm, [rows[0][:shared]], until=site)
-    found = [_seen(lm, site, [rows[0]], Past(lm, [()]))]
+    past = None if lm.encoder_decoder else Past(lm, [rows[0][:shared]], until=site)
+    found = [_seen(lm, site, [rows[0]], past and Past(lm, [()]))]
     behind = sorted((row[shared:] for row in rows[1:] if len(row) > shared), key=len)
     for start in range(0, len(behind), _BATCH):
         found.append(_seen(lm, site, behind[start : start + _BATCH], past))
     return torch.cat(found)
 
 
-def _seen(lm: LM, site: str, rows: Sequence[Sequence[int]], past: Past) -> Tensor:
+def _seen(lm: LM, site: str, rows: Sequence[Sequence[int]], past: Past | None) -> Tensor:
     """Inputs [tokens, d_ff] of the module at every token of the rows, which stand behind the
-    one row of `past`."""
+    one row of `past`; an encoder has no past."""
     ids, mask = (x.to(lm.device) for x in right_padded(rows))
     with capture(lm.model, site, inputs=True, stop=True) as found:
-        before = past.mask.expand(len(rows), -1)
-        lm.body(ids, torch.cat([before, mask], dim=1), cache=past.cache([0] * len(rows)))
+        if past is None:
+            lm.body(ids, mask)
+        else:
+            before = past.mask.expand(len(rows), -1)
+            lm.body(ids, torch.cat([before, mask], dim=1), cache=past.cache([0] * len(rows)))
     return found[site].reshape(*ids.shape, -1)[mask.bool()].float()

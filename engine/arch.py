@@ -73,6 +73,11 @@ class Arch:
         return "encoder-decoder" if self.encoder else "decoder"
 
     @property
+    def reader(self) -> Arch:
+        """The stack that reads the prompt, and so the subject: the encoder, where there is one."""
+        return self.encoder or self
+
+    @property
     def gated(self) -> bool:
         """The key is activation(gate) * up."""
         return len(self.mlp_in) > 1

@@ -70,7 +70,7 @@ def past_keys(lm: LM, site: str, *, hold: bool = True) -> Tensor:
         for patch in lm.patches
         if hold and isinstance(patch, LowRank) and patch.site == site and patch.keys is not None
     ]
-    return torch.cat([torch.empty(0, lm.arch.mlp_width), *kept]).to(lm.device)
+    return torch.cat([torch.empty(0, lm.arch.reader.mlp_width), *kept]).to(lm.device)
 
 
 def weighted(

@@ -91,6 +91,8 @@ def made(
     rivals = {rival.id: rival for request in requests for rival in ledger.rivals(request)}
     for rival in rivals.values():
         yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
+    if lm.arch.model_type in info.experimental:
+        yield Note(text=f"{info.name} is experimental on {lm.arch.model_type!r} models")
     with lm.active(ledger.patches(without=rivals)):
         edit = yield from _named(info.run()(lm, requests, hp), edit_id)
     return dataclasses.replace(edit, supersedes=tuple(rivals))
@@ -124,14 +126,15 @@ def hparams_of(
     """Its hyper-parameters, and per key where each came from. Raises BadSetting, BadFile."""
     cls = info.params_class()
     given = dict(overrides)
+    stack = info.stack(lm.arch)
     if "seed" in {f.name for f in dataclasses.fields(cls)}:
         given.setdefault("seed", str(seed))
     return resolve_hparams(
         info.name,
         cls,
         model_type=lm.arch.model_type,
-        n_layers=lm.n_layers,
-        width=lm.width,
+        n_layers=stack.n_layers,
+        width=stack.width,
         name=lm.name,
         overrides=given,
     )

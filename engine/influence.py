@@ -38,7 +38,8 @@ class Influence:
 
     edit       its id
     firing     per position of prompt and answer: ‖Bx‖ relative to the edit's own key, the
-               largest over its patches; empty for patches without keys
+               largest over its patches; empty for patches without keys. Of an encoder-decoder
+               per position of the prompt, which is what its encoder reads
     position   where it is largest, -1 where there is none
     token      the text of the token there
     with_it    log P(answer) with every edit, in nats, summed over the answer's `tokens`
@@ -78,7 +79,8 @@ def influences(
         return ()
     yield Loading(stage="influence", done=0, total=total, unit="edits")
     every = [patch for edit in edits for patch in edit.patches]
-    row = (*prompt.ids, *answer[:-1])  # the last token is predicted, never read
+    # The last token is predicted, never read.
+    row = prompt.ids if lm.encoder_decoder else (*prompt.ids, *answer[:-1])
     with lm.active(every):
         read = _inputs(lm, row, [patch.site for patch in every])
         with_it = _log_p(lm, prompt, answer)
@@ -104,13 +106,13 @@ def _log_p(lm: LM, prompt: Rendered, answer: Sequence[int]) -> float:
 
 @torch.no_grad()
 def _inputs(lm: LM, row: Sequence[int], sites: Sequence[str]) -> dict[str, Tensor]:
-    """What each site reads, [t, in] float32; nothing for an encoder-decoder.
-
-    Such a model reads prompt and answer with two stacks, and no method edits it by keys.
-    """
-    if lm.encoder_decoder or not sites:
-        return {}
+    """What each site reads, [t, in] float32; nothing for those of an encoder-decoder's decoder,
+    whose rows are others."""
     names = tuple(dict.fromkeys(sites))
+    if lm.encoder_decoder:
+        names = tuple(name for name in names if name.startswith(f"{lm.arch.reader.blocks}."))
+    if not names:
+        return {}
     with hooks.capture(lm.model, *names, inputs=True, stop=True) as seen:
         lm.body(*lm.pack([row]))
     return {name: x.reshape(len(row), -1).float() for name, x in seen.items()}

@@ -171,12 +171,14 @@ class LM:
         cache: Any = None,
         at: tuple[Tensor, Tensor] | None = None,
         use_cache: bool = False,
+        decoded: Tensor | None = None,
     ) -> Any:
         """The model's own forward pass over `ids` [n, t], after what `cache` holds.
 
-        mask  [n, past + t]; positions follow from it, whichever side the padding is on
-        at    (rows, columns) of the positions whose logits are wanted: `.logits` is then
-              [1, len(rows), vocab]; the head runs once, on those alone
+        mask     [n, past + t]; positions follow from it, whichever side the padding is on
+        at       (rows, columns) of the positions whose logits are wanted: `.logits` is then
+                 [1, len(rows), vocab]; the head runs once, on those alone
+        decoded  [n, s] what the decoder of an encoder-decoder reads; columns are its, then
         """
         self._fits(mask.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
@@ -185,6 +187,8 @@ class LM:
             inputs["position_ids"] = positions[:, -ids.shape[1] :]
         if cache is not None:
             inputs |= {"past_key_values": cache, "use_cache": True}
+        if decoded is not None:
+            inputs["decoder_input_ids"] = decoded
         if at is None:
             return self.model(**inputs)
         rows, columns = at
@@ -260,3 +264,7 @@ class LM:
     def site(self, role: str, layer: int) -> str:
         """Full module name of a part of a layer: "mlp_out", "block", ..."""
         return self.arch.site(role, layer)
+
+    def subject_site(self, role: str, layer: int) -> str:
+        """`site`, in the stack that reads the subject: see `Arch.reader`."""
+        return self.arch.reader.site(role, layer)

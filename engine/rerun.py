@@ -3,7 +3,8 @@
 Only what the change can reach is recomputed. Attention is causal, so keys and values before
 the edited position are constant in every layer; the layers below the edit are constant
 everywhere; logits are needed at a few positions. `Suffix` uses this, `Full` does not, and
-the two agree to rounding.
+the two agree to rounding. In an encoder-decoder the subject is read by the encoder, where every
+position sees all others: `Encoded` leaves out the blocks below the edit, and no positions.
 """
 
 from __future__ import annotations
@@ -32,24 +33,30 @@ _WORTH_A_PASS = 64
 class Row:
     """A sequence to run.
 
-    ids     tokens fed to the model (prompt and target without its last token)
-    lookup  position of the subject's last token, where the change goes in
-    wanted  positions whose next-token logits are read, all at `lookup` or behind it
+    ids      tokens fed to the model (prompt and target without its last token)
+    lookup   position of the subject's last token, where the change goes in
+    wanted   positions whose next-token logits are read, all at `lookup` or behind it
+    decoded  of an encoder-decoder: what the decoder reads, its start token first. `ids` are the
+             encoder's then, the prompt alone, and `wanted` are positions in `decoded`.
     """
 
     ids: tuple[int, ...]
     lookup: int
     wanted: tuple[int, ...]
+    decoded: tuple[int, ...] = ()
 
 
 def rerun(
     lm: LM, rows: Sequence[Row], layer: int, *, at: str = "mlp_out", fast: bool
 ) -> Full | Suffix:
-    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to.
+    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to, and
+    not where an encoder reads the rows.
 
     at  the modules of `layer` that the change is added to: "mlp_out", "block", or both parts of
         a block, "attn_out+mlp_out"
     """
+    if lm.encoder_decoder:
+        return Encoded(lm, rows, layer, at, fast=fast)
     if fast and max(row.lookup for row in rows) < attention_window(lm, cached=True):
         return Suffix(lm, rows, layer, at)
     return Full(lm, rows, layer, at)
@@ -68,7 +75,7 @@ class Full:
 
     def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
         self._lm = lm
-        self._mlp, self._sites = lm.site("mlp_out", layer), _sites(lm, layer, at)
+        self._mlp, self._sites = lm.subject_site("mlp_out", layer), _sites(lm, layer, at)
         self._ids, self._mask = lm.pack([row.ids for row in rows])
         shift = [self._ids.shape[1] - len(row.ids) for row in rows]  # left padding
         self._lookup = torch.tensor([r.lookup + s for r, s in zip(rows, shift, strict=True)])
@@ -79,16 +86,19 @@ class Full:
         """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
         [len(of), d or 2d] added at their lookups."""
         chosen = list(range(len(self._wanted)) if of is None else of)
-        ids, mask = self._ids[chosen], self._mask[chosen]
-        here = torch.zeros(*ids.shape, 1, device=ids.device)
+        here = torch.zeros(len(chosen), self._ids.shape[1], 1, device=self._ids.device)
         here[torch.arange(len(chosen)), self._lookup[chosen]] = 1
 
         def add(part: Tensor) -> hooks.Change:
             return lambda _x, y: y + (here * part[:, None]).to(y).reshape(y.shape)
 
         with hooks.patched(self._lm.model, _changes(self._sites, delta, add)):
-            out = self._lm.forward(ids, mask, at=_flat([self._wanted[i] for i in chosen]))
+            out = self._forward(chosen)
         return out.logits[0].float()  # type: ignore[no-any-return]
+
+    def _forward(self, chosen: Sequence[int]) -> Any:
+        at = _flat([self._wanted[i] for i in chosen])
+        return self._lm.forward(self._ids[chosen], self._mask[chosen], at=at)
 
     @torch.no_grad()
     def _measure(self) -> None:
@@ -103,6 +113,35 @@ class Full:
     def _at_lookup(self, x: Tensor) -> Tensor:
         n, t = self._ids.shape
         return x.reshape(n, t, -1)[torch.arange(n), self._lookup].float()
+
+
+class Encoded(Full):
+    """The change goes in where an encoder reads the subject, and a decoder says what comes of it.
+
+    `fast`: the encoder's blocks below the edit are run once.
+    """
+
+    def __init__(
+        self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out", *, fast: bool = True
+    ) -> None:
+        constant = layer + 1 if at == "block" else layer
+        self._below = [lm.subject_site("block", i) for i in range(constant)] if fast else []
+        super().__init__(lm, rows, layer, at)
+        self._decoded = right_padded([row.decoded for row in rows])[0].to(lm.device)
+        self._wanted = [list(row.wanted) for row in rows]
+
+    def _forward(self, chosen: Sequence[int]) -> Any:
+        below = dict.fromkeys(self._below, of_rows(self._reached, chosen))
+        at = _flat([self._wanted[i] for i in chosen])
+        with hooks.skipped(self._lm.model, below):
+            return self._lm.forward(
+                self._ids[chosen], self._mask[chosen], decoded=self._decoded[chosen], at=at
+            )
+
+    def _measure(self) -> None:
+        with hooks.raw_outputs(self._lm.model, *self._below[-1:]) as blocks:
+            super()._measure()
+        self._reached = next(iter(blocks.values()), None)
 
 
 class Suffix:
@@ -264,7 +303,7 @@ def _flat(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _sites(lm: LM, layer: int, at: str) -> tuple[str, ...]:
-    return tuple(lm.site(role, layer) for role in at.split("+"))
+    return tuple(lm.subject_site(role, layer) for role in at.split("+"))
 
 
 def _changes(

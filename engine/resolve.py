@@ -152,16 +152,17 @@ def _solved(
     lm: LM, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
 ) -> Generator[Event, None, list[LowRank]]:
     """What takes the place of the patches of all edits, site by site."""
-    layers = {lm.site("mlp_out", layer): layer for layer in range(lm.n_layers)}
+    stack = lm.arch.reader
+    layers = {stack.site("mlp_out", layer): layer for layer in range(stack.n_layers)}
     moments = yield from lm.statistics.moments(
         sorted(layers[site] for site in sites), text=hp.text, tokens=hp.tokens
     )
-    weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
+    weight = hp.weight or hp.relative_weight * stack.mlp_width
     found = []
     for done, site in enumerate(sites):
         yield Loading(stage="layers", done=done, total=len(sites), unit="layers")
         there = [p for e in edits for p in e.patches if isinstance(p, LowRank) and p.site == site]
-        none = torch.empty(0, lm.arch.mlp_width, device=lm.device)
+        none = torch.empty(0, stack.mlp_width, device=lm.device)
         solve = closed_form.weighted(moments[layers[site]], weight, none)
         again = closed_form.resolve(there, solve, hp.ridge)
         found += _joined(again)

@@ -135,6 +135,7 @@ class Statistics:
     ) -> Generator[Event, None, dict[int, Moment]]:
         """C of the keys of each layer, on the model without patches.
 
+        layers  of the stack that reads the subject: see `LM.subject_site`
         text    a text asset ("wikipedia-vital") or the path of a text file, a passage a line
         tokens  how many keys to average
         Yields Loading(stage="statistics"). Raises AssetUnavailable, BadSetting,
@@ -168,7 +169,7 @@ class Statistics:
 
     def _file(self, layer: int, digest: str, tokens: int) -> Path:
         owner = self._lm.fingerprint[:16] or "unnamed"
-        site = self._lm.site("mlp_out", layer)
+        site = self._lm.subject_site("mlp_out", layer)
         return cache() / "statistics" / owner / f"{site}-{digest}-{tokens}.safetensors"
 
 
@@ -176,11 +177,11 @@ class _Collection:
     """A pass over the text that can stop and go on."""
 
     def __init__(self, lm: LM, layers: Sequence[int], passages: list[str], tokens: int) -> None:
-        width = lm.arch.mlp_width
+        width = lm.arch.reader.mlp_width
         self.sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer in layers}
         self.seen = 0
         self._lm = lm
-        self._sites = {lm.site("mlp_out", layer): layer for layer in layers}
+        self._sites = {lm.subject_site("mlp_out", layer): layer for layer in layers}
         self._wanted = tokens
         self._left = list(passages)
         random.Random(0).shuffle(self._left)

@@ -8,7 +8,8 @@ For every fact by itself
 
 minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖. h_j is the output of a module
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
-edited block for MEMIT (Meng et al. 2023, eq. 16). The papers take the bare prompt's norm for
+edited block for MEMIT (Meng et al. 2023, eq. 16); in an encoder-decoder the encoder's, and the KL
+is read where the decoder begins. The papers take the bare prompt's norm for
 ‖h₀‖; here it is the mean over the contexts, because a subject at the very beginning of a text
 can have an output much smaller than anywhere else.
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from .above import placed
 from .config import HParams
 from .errors import DivergedLoss
 from .events import EditStep, Event
@@ -220,7 +222,7 @@ class _Fact:
         assert request.subject is not None
         ending = end_of_text(lm.tokenizer, prompts[0]) if hp.end else ()
         self.target = (*target_ids(lm.tokenizer, prompts[0], request.target_new), *ending)
-        self.rows = [_row(prompt, request.subject, self.target) for prompt in prompts]
+        self.rows = [_row(lm, prompt, request.subject, self.target) for prompt in prompts]
         self.rows.append(_essence(lm, request))
         self.done = False
         self.losses: list[float] = []
@@ -297,15 +299,21 @@ def _turns(prompts: int, count: int) -> list[list[int]]:
     return [[0, *range(1 + turn, prompts, count)] for turn in range(count)]
 
 
-def _row(prompt: Rendered, subject: str, target: Sequence[int]) -> Row:
-    start = len(prompt.ids)
-    wanted = range(start - 1, start - 1 + len(target))
-    return Row((*prompt.ids, *target[:-1]), last_token(prompt, subject), tuple(wanted))
+def _row(lm: LM, prompt: Rendered, subject: str, target: Sequence[int]) -> Row:
+    lookup, read = last_token(prompt, subject), placed(lm, prompt.ids, target)
+    if lm.encoder_decoder:
+        return Row(read.encoded, lookup, read.wanted, read.fed)
+    return Row(read.fed, lookup, read.wanted)
 
 
 def _essence(lm: LM, request: Request) -> Row:
-    """ "{subject} is a", cut behind the subject: what the subject is must stay as it was."""
+    """ "{subject} is a", cut behind the subject: what the subject is must stay as it was.
+
+    An encoder reads all of it, and the decoder is about to begin to continue it.
+    """
     assert request.subject is not None
     prompt = lm.prompt(f"{request.subject} is a", chat=request.chat)
     lookup = last_token(prompt, request.subject)
+    if lm.encoder_decoder:
+        return Row(prompt.ids, lookup, (0,), (lm.model.config.decoder_start_token_id,))
     return Row(prompt.ids[: lookup + 1], lookup, (lookup,))

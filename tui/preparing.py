@@ -29,5 +29,5 @@ def prepare(
     layers = getattr(hp, "layers", None) or ([hp.layer] if hasattr(hp, "layer") else [])
     if hasattr(hp, "tokens") and layers:
         yield from lm.statistics.moments(layers, text=hp.text, tokens=hp.tokens)
-    if hasattr(hp, "contexts"):
+    if hasattr(hp, "contexts") and not lm.encoder_decoder:  # whose are not made but read
         yield from contexts(lm, hp.contexts, seed)

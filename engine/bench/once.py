@@ -24,12 +24,14 @@ from .results import JsonDict
 
 def hparams(lm: LM, method: str, overrides: Mapping[str, str]) -> Any:
     """The method's hyper-parameters for this model. Raises BadSetting, BadFile, UnknownName."""
+    info = get(method)
+    stack = info.stack(lm.arch)
     values, _ = resolve_hparams(
         method,
-        get(method).params_class(),
-        model_type=lm.arch.model_type,
-        n_layers=lm.n_layers,
-        width=lm.width,
+        info.params_class(),
+        model_type=stack.model_type,
+        n_layers=stack.n_layers,
+        width=stack.width,
         name=lm.name,
         overrides=overrides,
     )

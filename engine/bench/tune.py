@@ -136,11 +136,12 @@ def _moved(lm: LM, plan: Plan, hp: Any) -> list[Setting]:
             raise BadInput(f"the layers of {plan.base.method} are fixed, or it has none.")
         return []
     lowest, highest = min(every), max(every)
-    room = lm.n_layers - 1 - (highest - lowest)
+    info = get(plan.base.method)
+    depth = info.stack(lm.arch).n_layers
+    room = depth - 1 - (highest - lowest)
     if plan.layers and not all(0 <= layer <= room for layer in plan.layers):
         raise BadInput(f"the lowest layer must be from 0 to {room} here, not {plan.layers}.")
-    at_subject = get(plan.base.method).needs_subject
-    top = min(room, round(LOOKUP * lm.n_layers)) if at_subject else room
+    top = min(room, round(LOOKUP * depth)) if info.needs_subject else room
     spaced = {round(i * top / (POSITIONS - 1)) for i in range(POSITIONS)}
     return [
         {key: _text([i + to - lowest for i in layers]) for key, layers in now.items() if layers}

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..errors import BadSetting, UnknownName
+
+if TYPE_CHECKING:
+    from ..arch import Arch
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +33,12 @@ class MethodInfo:
     target         "module:function"; the function is a generator
                    `method(lm, requests, hp) -> yields Event, returns Edit`
     params         "module:class" of its hyper-parameters
-    needs_subject  the request must name its subject
+    needs_subject  the request must name its subject; layers are those of the stack that reads it
     batch          edits several facts in one go
     training       needs a trained editor first
     dense          needs the dense matrix that it changes: no quantised model
     families       model types it can edit (see engine/arch.py)
+    experimental   those of them on which there is no published result to go by
     """
 
     name: str
@@ -47,6 +51,7 @@ class MethodInfo:
     training: bool = False
     dense: bool = False
     families: tuple[str, ...] = DECODERS
+    experimental: tuple[str, ...] = ()
 
     def run(self) -> Callable[..., Any]:
         """The method itself (imports it)."""
@@ -56,6 +61,10 @@ class MethodInfo:
     def params_class(self) -> Any:
         """Its hyper-parameter dataclass (imports it)."""
         return _load(self.params)
+
+    def stack(self, arch: Arch) -> Arch:
+        """The stack of a model whose layers this method counts."""
+        return arch.reader if self.needs_subject else arch
 
     def hparams(self) -> Path:
         """The folder of its files of hyper-parameters, which need not be there.
@@ -77,6 +86,8 @@ _BUILT_IN = (
         params="engine.methods.rome:RomeParams",
         summary="rank-one edit of one MLP, the same averaged key throughout",
         paper="Gupta et al. 2024, arXiv:2403.07175",
+        families=(*DECODERS, "t5"),
+        experimental=("t5",),
     ),
     MethodInfo(
         name="rome",
@@ -84,6 +95,8 @@ _BUILT_IN = (
         params="engine.methods.rome:RomeParams",
         summary="rank-one edit of one MLP, as published",
         paper="Meng et al. 2022, arXiv:2202.05262",
+        families=(*DECODERS, "t5"),
+        experimental=("t5",),
     ),
     MethodInfo(
         name="memit",

@@ -9,6 +9,9 @@ k* is the key at the subject's last token, averaged over contexts. ROME averages
 but takes the bare prompt's key in the denominator and in W k*, which can make the
 denominator tiny; R-ROME (Gupta et al. 2024) uses the one averaged key k̄ everywhere, so that
 (W + Δ) k̄ = v* exactly. The default preset also makes it exact at the bare prompt (`both`).
+
+In an encoder-decoder the subject is read by the encoder, and W is a matrix of the encoder's: what
+the papers do carried over, not done in any of them, and experimental.
 """
 
 from __future__ import annotations
@@ -101,11 +104,11 @@ def _edit(
     request = requests[0]
     if request.subject is None:
         raise BadRequest(f"{name} needs the subject of the prompt.", "Name it: --subject ...")
-    layer, site = hp.layer, lm.site("mlp_out", hp.layer)
+    layer, site = hp.layer, lm.subject_site("mlp_out", hp.layer)
 
     began = time.perf_counter()
     moment = yield from lm.statistics.moment(layer, text=hp.text, tokens=hp.tokens)
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
+    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed, text=hp.text)
     measured = time.perf_counter()
     prompts = contexts.prompts(lm, request, texts)
     yield planned(lm, [request], [prompts], texts, (site,), hp, name)

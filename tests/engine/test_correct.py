@@ -316,8 +316,13 @@ def test_the_verdict_names_a_neighbour_that_moved() -> None:
         ("gemma", dataclasses.replace(NEAR, subject="e"), {}, SubjectAmbiguous, "'e' occurs"),
         ("gemma", dataclasses.replace(NEAR, target_new=" "), {}, BadRequest, "target is empty"),
         ("gemma", NEAR, {"method": "r-roma"}, UnknownName, "Did you mean 'r-rome'"),
-        ("t5", NEAR, {}, UnsupportedModel, "r-rome does not edit 't5' models. It edits: bloom"),
-        ("t5", NEAR, {"method": "rome"}, UnsupportedModel, "rome does not edit 't5' models"),
+        (
+            "t5",
+            NEAR,
+            {"method": "memit"},
+            UnsupportedModel,
+            "memit does not edit 't5' models. It edits: bloom",
+        ),
     ],
 )
 def test_what_cannot_be_corrected(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.arch import ARCHES
 from engine.bench import preset, runner, tune
 from engine.bench.results import Results, environment
 from engine.bench.tune import Plan, Tried, axes, judged, rounds
@@ -70,7 +72,7 @@ class Deep:
     """As much of a model as planning looks at: thirty layers of a family without presets."""
 
     n_layers, width, name = 30, 100, "deep"
-    arch = SimpleNamespace(model_type="llama", mlp_width=1536)
+    arch = dataclasses.replace(ARCHES["llama"], n_layers=30, width=100, mlp_width=1536)
 
 
 @pytest.mark.parametrize(
