@@ -1,4 +1,8 @@
-"""One connection to the database: opening it with care, reading, transactions."""
+"""One connection to the database: opening it with care, reading, transactions.
+
+sqlite-utils makes and migrates the schema, and is imported for that alone: its import, which brings
+numpy along, takes longer than reading a session of 500 messages.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import sqlite_utils
-
+from . import migrations
 from .errors import (
     StoreReadOnly,
     StoreTooNew,
@@ -22,7 +25,6 @@ from .errors import (
     primary_code,
     translated,
 )
-from .migrations import APPLICATION_ID, latest, migrations, unknown, version
 
 Row = dict[str, Any]
 
@@ -30,7 +32,7 @@ Row = dict[str, Any]
 class Connection:
     """A migrated database, for the thread that opened it (SQLite refuses others)."""
 
-    def __init__(self, path: Path, raw: sqlite_utils.Database) -> None:
+    def __init__(self, path: Path, raw: sqlite3.Connection) -> None:
         self.path = path
         self.raw = raw
 
@@ -43,9 +45,7 @@ class Connection:
         """
         _check_place(path)
         with translated(path):
-            raw = sqlite_utils.Database(
-                sqlite3.connect(path, timeout=busy_timeout), execute_plugins=False
-            )
+            raw = sqlite3.connect(path, timeout=busy_timeout)
         try:
             with translated(path):
                 _check_contents(path, raw)
@@ -68,7 +68,7 @@ class Connection:
 
     def rows(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         """All rows of a query, as dicts."""
-        with translated(self.path), closing(self.raw.conn.execute(sql, params)) as cursor:
+        with translated(self.path), closing(self.raw.execute(sql, params)) as cursor:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
@@ -105,8 +105,8 @@ class Connection:
 
     def execute(self, sql: str, params: Mapping[str, Any]) -> int:
         """Run one writing statement; returns the last inserted rowid."""
-        assert self.raw.conn.in_transaction, "writes belong inside transaction()"
-        with closing(self.raw.conn.execute(sql, params)) as cursor:
+        assert self.raw.in_transaction, "writes belong inside transaction()"
+        with closing(self.raw.execute(sql, params)) as cursor:
             return cursor.lastrowid or 0
 
     @contextmanager
@@ -117,8 +117,8 @@ class Connection:
         later fails at once, without waiting, when another process wrote in between.
         """
         with translated(self.path):
-            if self.raw.conn.in_transaction:
-                with self.raw.atomic():
+            if self.raw.in_transaction:
+                with self._savepoint():
                     yield
                 return
             self.raw.execute("BEGIN IMMEDIATE")
@@ -128,6 +128,18 @@ class Connection:
             except BaseException:
                 self.raw.rollback()
                 raise
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        self.raw.execute("SAVEPOINT block")
+        try:
+            yield
+        except BaseException:
+            if self.raw.in_transaction:  # some errors have ended all of it already
+                self.raw.execute("ROLLBACK TO block")
+                self.raw.execute("RELEASE block")
+            raise
+        self.raw.execute("RELEASE block")
 
 
 def _insert_sql(table: str, values: Mapping[str, Any]) -> str:
@@ -165,26 +177,26 @@ def _may_be_sqlite(path: Path) -> bool:
     return size == 0 or size >= 512
 
 
-def _check_contents(path: Path, raw: sqlite_utils.Database) -> None:
+def _check_contents(path: Path, raw: sqlite3.Connection) -> None:
     """Refuse another program's database, and a later version of ours. Reads only."""
     application = raw.execute("PRAGMA application_id").fetchone()[0]
     blank = not raw.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application != APPLICATION_ID and not (blank and application == 0):
+    if application != migrations.APPLICATION_ID and not (blank and application == 0):
         raise StoreUnreadable(f"{path} belongs to another program.", "Move it aside.")
-    if later := unknown(raw):
+    if later := migrations.unknown(raw):
         raise StoreTooNew(
-            f"{path} has schema version {version(later)}; "
-            f"this llm-edit knows up to version {latest()}.",
+            f"{path} has schema version {migrations.version(later)}; "
+            f"this llm-edit knows up to version {migrations.latest()}.",
             "Update llm-edit, or set LLM_EDIT_HOME to another folder.",
         )
 
 
-def _configure(raw: sqlite_utils.Database, busy_timeout: float) -> None:
+def _configure(raw: sqlite3.Connection, busy_timeout: float) -> None:
     """WAL: readers never wait for a writer. Foreign keys are off unless asked for."""
     deadline = time.monotonic() + busy_timeout
     while True:
         try:
-            raw.enable_wal()
+            raw.execute("PRAGMA journal_mode = WAL")
             break
         except sqlite3.OperationalError as error:
             # The change of mode does not wait for the lock by itself.

@@ -6,14 +6,15 @@ transaction, and is recorded by name. The number in the name is the schema versi
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import sqlite_utils
-from sqlite_utils import Migrations
+if TYPE_CHECKING:
+    import sqlite_utils
 
 APPLICATION_ID = 0x4C4C4D45  # "LLME", in the header of every database of ours
-
-migrations = Migrations("llm_edit")
+SET = "llm_edit"  # name of our steps in the table of those that were run
 
 
 # Why: the first schema. Nodes are a tree that only grows, and a session's tip moves over it, so
@@ -160,14 +161,36 @@ def m001_initial(db: sqlite_utils.Database) -> None:
 
 
 STEPS = (m001_initial,)
-for _step in STEPS:
-    migrations()(_step)
 
 
-def unknown(db: sqlite_utils.Database) -> list[str]:
-    """Steps that `db` has run and this version does not have: a later version wrote it."""
+def apply(raw: sqlite3.Connection) -> None:
+    """Run the steps that were not run yet, each in a transaction (a savepoint inside of one)."""
+    import sqlite_utils
+
+    steps = sqlite_utils.Migrations(SET)
+    for step in STEPS:
+        steps()(step)
+    steps.apply(sqlite_utils.Database(raw, execute_plugins=False))
+
+
+def applied(raw: sqlite3.Connection) -> list[str]:
+    """The names of the steps that were run, in their order."""
+    table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
+    if raw.execute(table).fetchone() is None:
+        return []
+    ran = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid"
+    return [name for (name,) in raw.execute(ran, (SET,))]
+
+
+def pending(raw: sqlite3.Connection) -> bool:
+    """Whether there are steps that were not run yet."""
+    return not {step.__name__ for step in STEPS} <= set(applied(raw))
+
+
+def unknown(raw: sqlite3.Connection) -> list[str]:
+    """Steps that were run and that this version does not have: a later version wrote them."""
     known = {step.__name__ for step in STEPS}
-    return [m.name for m in migrations.applied(db) if m.name not in known]
+    return [name for name in applied(raw) if name not in known]
 
 
 def version(names: Iterable[str]) -> int:

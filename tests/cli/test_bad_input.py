@@ -217,7 +217,7 @@ def test_a_full_disk_refuses_the_edit_and_keeps_what_was_there(
     def cramped(*arguments: object) -> database.Connection:
         connection = opened(*arguments)  # type: ignore[arg-type]
         pages = connection.rows("PRAGMA page_count")[0]["page_count"]
-        connection.raw.conn.execute(f"PRAGMA max_page_count = {pages}").close()
+        connection.raw.execute(f"PRAGMA max_page_count = {pages}").close()
         return connection
 
     with monkeypatch.context() as full:

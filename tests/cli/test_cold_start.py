@@ -59,3 +59,19 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
     assert heavy == []
     wrong = arguments[0] in ("frobnicate", "edit", "export") or "lost.llmedit" in arguments
     assert code == (2 if wrong and "--help" not in arguments else 0)
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_sqlite_utils(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from sessions.store import Store
+Store.open(Path(sys.argv[1])).close()
+print("sqlite_utils" in sys.modules)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    said = [
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+        for _ in range(2)
+    ]
+    assert said == ["True\n", "False\n"]  # it is made by sqlite-utils
