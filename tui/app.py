@@ -74,6 +74,7 @@ class EditApp(FullScreen):
         self._memory = memory
         self._frame = 0
         self._log_tails = [LogTail(path) for path in logs]
+        self._recalled = threading.Event()  # what was said before is on the terminal
 
     # -- life --------------------------------------------------------------------------------
 
@@ -86,20 +87,32 @@ class EditApp(FullScreen):
         return self._make_assistant(self._changed)
 
     def begin(self) -> None:
-        """Once the first picture is on the terminal: only now is torch imported, over there."""
+        """Once the first picture is on the terminal. Only when what was said before is on it,
+        too, torch is imported, over there."""
         self.begun = True
         self._painted()
         self.set_interval(TICK, self._tick)
-        self.submit(self.assistant.recall())
+        self.submit(self.assistant.recall(), self._show_recalled)
         self.submit(self.assistant.input_history())
-        self.submit(self.assistant.load())
+        self.submit(self.assistant.load(self._recalled))
+
+    def _show_recalled(self, job: Job[Any], length: int = -1) -> None:
+        """It is laid out in steps: it is there when another one made it no longer."""
+        said = self.chat.transcript
+        if said.scroll_y == said.max_scroll_y == length:
+            self._recalled.set()
+        else:
+            said.call_after_refresh(self._show_recalled, job, said.max_scroll_y)
 
     def _changed(self, job: Job[Any]) -> None:
         """On the engine's thread: only signal."""
         self.post_message(JobChanged(job))
 
     def on_job_changed(self, message: JobChanged) -> None:
+        """What was said is drawn at the next tick; what was said before the start, at once."""
         self.feed.add(message.job)
+        if message.job.kind == "recall" and message.job.ended:
+            self._take()
 
     def submit(self, job: Job[Any], done: Callable[[Job[Any]], None] | None = None) -> Job[Any]:
         """Follow a job from before its first event; `done` is called when it has succeeded."""
@@ -108,12 +121,16 @@ class EditApp(FullScreen):
             self.followups[job.id] = done
         return job
 
-    def _tick(self) -> None:
-        """Draw what has happened since the last look."""
+    def _take(self) -> None:
+        """Draw what the jobs have said since the last look."""
         for job, events in self.feed.drain():
             if self.leaving:
                 return
             jobs.take(self, job, events)
+
+    def _tick(self) -> None:
+        """Draw what has happened since the last look, and what goes on."""
+        self._take()
         if self.leaving:
             return
         for line in (line for tail in self._log_tails for line in tail.lines()):

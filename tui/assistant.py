@@ -8,6 +8,7 @@ show. The work itself is in `tui.conversation`.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
@@ -37,6 +38,8 @@ from .why import WhyView
 
 T = TypeVar("T")
 
+PATIENCE = 1.0  # seconds that loading waits for a picture
+
 
 class Assistant:
     """A conversation with one model, its corrections, and their record.
@@ -64,13 +67,15 @@ class Assistant:
         is there. `load` goes on from here, or does this too."""
         return self._submit("recall", self._conversation.recall)
 
-    def load(self) -> Job[Loaded]:
+    def load(self, after: threading.Event | None = None) -> Job[Loaded]:
         """Open the sessions, load the model, apply the session's edits.
+
+        after  waited for first, not for long: importing torch would slow down what sets it
 
         Edits that earlier processes left unfinished are said in Note events. Then what the
         first correction needs is computed whenever nothing else is asked.
         """
-        return self._submit("load", self._load)
+        return self._submit("load", lambda: self._load(after))
 
     def ask(self, text: str, *, fresh: bool = False, statement: bool = False) -> Job[ReplyView]:
         """Ask and stream the answer.
@@ -262,7 +267,9 @@ class Assistant:
 
         return self.worker.submit(kind, run)
 
-    def _load(self) -> Generator[Event, None, Loaded]:
+    def _load(self, after: threading.Event | None) -> Generator[Event, None, Loaded]:
+        if after is not None:
+            after.wait(PATIENCE)
         loaded = yield from self._conversation.load()
         work = self._conversation.idle_work() if self.options.prepare else None
         if work is not None:

@@ -164,12 +164,12 @@ class ScriptedAssistant(ScriptedPast):
     # -- jobs --------------------------------------------------------------------------------
 
     def recall(self):
-        def work() -> Generator[Event, None, None]:
-            yield from ()
+        return self.worker.submit("recall", self._recall)
 
-        return self.worker.submit("recall", work)
+    def _recall(self) -> Generator[Event, None, None]:
+        yield from ()
 
-    def load(self):
+    def load(self, after=None):
         return self._submit("load", self._load)
 
     def ask(self, text: str, *, fresh: bool = False, statement: bool = False):

@@ -6,6 +6,7 @@ from conftest import Opened
 from scenes import LONG, QUESTION, ask, fix, reach, settle
 from scripted import ANSWERS, DEFAULT_ANSWER
 from textual.pilot import Pilot
+from textual.selection import SELECT_ALL
 
 from tui.widgets.message import MessageView
 
@@ -312,3 +313,12 @@ async def test_a_failing_load_leaves_with_its_exit_code(opened: Opened, monkeypa
                 break
         assert pilot.app.return_code == 3
         assert pilot.app.farewell == "llm-edit: gpt-j is not here. Name a local folder."
+
+
+async def test_what_is_selected_is_what_was_said(opened: Opened) -> None:
+    """Neither who said it nor how long it took."""
+    async with opened() as pilot:
+        await ask(pilot)
+        screen = pilot.app.screen
+        screen.selections = dict.fromkeys(screen.query(MessageView), SELECT_ALL)
+        assert (screen.get_selected_text() or "").split("\n") == [QUESTION, ANSWERS[QUESTION]]

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from conftest import Opened
 from scenes import settle
+from scripted import ScriptedAssistant
 from test_chat import screen_text
 
 from sessions.store import Store
+from tui.app import EditApp
 from tui.screens.history import HistoryScreen
 from tui.timeline import turns_at
 from tui.tree import read_timeline
+from tui.views import TurnView
 from tui.widgets.message import MessageView
 from tui.widgets.timeline_list import TimelineList
 
@@ -47,7 +50,74 @@ async def test_the_conversation_is_drawn(opened: Opened, session: tuple[Path, st
         assert f"What is number {TURNS - 1}?" in screen_text(pilot)
         assert len(chat.transcript.entries()) == 2 * TURNS
         assert len(chat.query(MessageView)) <= 25
+        assert not chat.query(MessageView).first().children
         assert spent < SECONDS
+
+
+async def test_the_first_message_is_reached_by_keys(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.widgets.transcript.MORE", TURNS)
+    async with opened() as pilot:
+        transcript = pilot.app.chat.transcript
+        transcript.sync(said())
+        await pilot.pause()
+        transcript.focus()
+        await pilot.pause()
+        await pilot.press("m", "m", "home")
+        await pilot.pause()
+        assert not transcript.query_one("#load-more").display
+        assert "What is number 0?" in screen_text(pilot)
+        assert len(pilot.app.chat.query(MessageView)) == 2 * TURNS
+
+
+async def test_a_scroll_bar_does_not_hide_the_end(opened: Opened) -> None:
+    """It takes a column, so that texts take more lines than were counted without it."""
+    async with opened() as pilot:
+        transcript = pilot.app.chat.transcript
+        transcript.sync(said())
+        await pilot.pause()
+        await pilot.pause()
+        assert transcript.scroll_y == transcript.max_scroll_y > 0
+        last = transcript.query(MessageView).last()
+        assert last.region.bottom <= transcript.content_region.bottom
+
+
+async def test_torch_waits_until_the_conversation_is_drawn() -> None:
+    drawn = []
+
+    class Watched(ScriptedAssistant):
+        """A session of 250 turns is recalled."""
+
+        def recall(self):
+            self.turns, self.loaded = said(), True
+            return self._submit("recall", super()._recall)
+
+        def load(self, after=None):
+            assert after is not None
+            known = after.set
+            after.set = lambda: (drawn.append(text(app)), known())  # type: ignore[method-assign]
+            return super().load(after)
+
+    app = EditApp(Watched)
+    async with app.run_test(size=(120, 36)) as pilot:
+        while not drawn:
+            await pilot.pause(0.01)
+    app.assistant.close()
+    assert f"Number {TURNS - 1} is" in drawn[0]
+
+
+def said() -> list[TurnView]:
+    return [
+        TurnView(
+            id=f"t{turn}", question=f"What is number {turn}?", answer=f"Number {turn} is it. " * 8
+        )
+        for turn in range(TURNS)
+    ]
+
+
+def text(app: EditApp) -> str:
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
 async def test_its_timeline_is_drawn(opened: Opened, session: tuple[Path, str]) -> None:

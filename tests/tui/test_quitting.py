@@ -73,7 +73,7 @@ from tui.app import EditApp
 import tui.assistant
 seen = []
 class Watched(ScriptedAssistant):
-    def load(self):
+    def load(self, after=None):
         strips = app.screen._compositor.render_strips()
         seen.append(any("llm-edit" in strip.text for strip in strips))
         return super().load()

@@ -32,6 +32,7 @@ class ChatScreen(PanesScreen):
     """What a person writes, below what was said and what is being changed."""
 
     BINDINGS: ClassVar = bindings("anywhere")
+    AUTO_FOCUS = "#editor"
 
     def __init__(
         self, complete: Completer, memory: Callable[[], int], enter_sends: bool = True
@@ -53,7 +54,6 @@ class ChatScreen(PanesScreen):
         yield from self.compose_too_small(ADVICE)
 
     def on_mount(self) -> None:
-        self.composer.editor.focus()
         self.call_after_refresh(self.front.begin)
 
     # -- parts -------------------------------------------------------------------------------

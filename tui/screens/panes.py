@@ -44,12 +44,25 @@ class PanesScreen(Screen[None]):
 
     def compose_panes(self) -> Iterable[Widget]:
         """The middle of the screen."""
+        self._fit()
         with Horizontal(id="main"):
             yield Transcript(id="transcript")
             with ContentSwitcher(initial="edit-pane", id="side"):
                 yield EditPane(id="edit-pane")
                 yield LogPane(id="log-pane")
         yield EditStrip(id="strip")
+
+    def _fit(self) -> None:
+        """The classes for the terminal's size, before there is a widget to be styled by them.
+
+        Textual sets them after a first layout, and all is styled and laid out a second time.
+        """
+        size = self.app.size
+        for cells, steps in (
+            (size.width, self.HORIZONTAL_BREAKPOINTS),
+            (size.height, self.VERTICAL_BREAKPOINTS),
+        ):
+            self.add_class(max(step for step in steps if step[0] <= cells)[1])
 
     def compose_too_small(self, advice: str) -> Iterable[Widget]:
         """What is shown in place of everything else below 40x10."""

@@ -101,16 +101,26 @@ class EditPane(Vertical):
         with Vertical(id="edit-welcome"):
             yield Line(WELCOME)
             yield Line(id="edit-ledger")
-        with Vertical(id="edit-live"):
-            yield Line(id="edit-question")
-            yield Line(id="edit-change")
-            yield Line(id="edit-findings")
-            yield LinePlot("Loss (log)", log=True, id="loss-plot")
-            yield LinePlot("Probability", bounds=(0.0, 1.0), id="probability-plot")
-            yield ProgressLine(id="edit-progress")
-            yield Line("Did it work?", id="edit-checks")
-            yield MetricCards(id="edit-cards")
-            yield Line(id="edit-verdict")
+
+    def _live(self) -> Vertical:
+        """The picture itself, made for the first correction: the program starts without it."""
+        found = self.query("#edit-live")
+        if found:
+            return found.first(Vertical)
+        live = Vertical(id="edit-live")
+        self.mount(live)
+        live.mount(
+            Line(id="edit-question"),
+            Line(id="edit-change"),
+            Line(id="edit-findings"),
+            LinePlot("Loss (log)", log=True, id="loss-plot"),
+            LinePlot("Probability", bounds=(0.0, 1.0), id="probability-plot"),
+            ProgressLine(id="edit-progress"),
+            Line("Did it work?", id="edit-checks"),
+            MetricCards(id="edit-cards"),
+            Line(id="edit-verdict"),
+        )
+        return live
 
     def on_mount(self) -> None:
         self.show(None)
@@ -118,10 +128,11 @@ class EditPane(Vertical):
     def show(self, state: EditState | None) -> None:
         """Draw this correction, or the welcome when there is none."""
         self.query_one("#edit-welcome").display = state is None
-        self.query_one("#edit-live").display = state is not None
         self.border_title = "Edit" if state is None else state.title
         if state is None:
+            self.query("#edit-live").set(display=False)
             return
+        self._live().display = True
         self.query_one("#edit-question", Line).show(visible(state.question))
         self.query_one("#edit-change", Line).show(self._change(state))
         findings = self.query_one("#edit-findings", Line)

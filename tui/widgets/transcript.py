@@ -7,8 +7,9 @@ does not fit (a long table) is shown from its beginning, until there is somethin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
 from rich.console import RenderableType
@@ -21,7 +22,7 @@ from ..keys import BY_ID, keys_of, short
 from ..texts import clip
 from ..views import EditView, TurnView
 from .bound import bindings
-from .message import Entry, MessageView
+from .message import TONES, Entry, MessageView
 
 WINDOW = 20  # messages mounted at first
 MORE = 10  # and by each "load more"
@@ -67,6 +68,9 @@ class Transcript(VerticalScroll):
     HELP = "The conversation. The chosen message is marked; these keys act on it."
     PLACE = "conversation"
     BINDINGS: ClassVar = bindings("conversation")
+    COMPONENT_CLASSES: ClassVar = {  # parts of its messages
+        f"message--{part}" for part in ("user", "model", "aside", *TONES)
+    }
 
     class Acted(Message):
         """A key was pressed on a message. `turn` is None for one that belongs to no turn."""
@@ -163,17 +167,30 @@ class Transcript(VerticalScroll):
 
     def entries(self) -> list[Entry]:
         """Everything there is to show, mounted or not, oldest first."""
-        shown: list[Entry] = []
-        places = [each.place for each in self.pending if each.place is not None]
-        turns = self.turns[: places[0]] if places else self.turns
-        for index, turn in enumerate(turns):
-            shown += self._notes(index)
-            shown += self._turn(index, turn)
-        for place, each in enumerate(self.pending, start=len(turns)):
-            shown += self._notes(place)
-            shown += _waiting(place, each)
+        return [*self._newest_first()][::-1]
+
+    def _newest_first(self) -> Iterator[Entry]:
+        """The entries backwards: of a long conversation only the end is looked at."""
+        turns = self._kept()
         total = len(turns) + len(self.pending)
-        return shown + self._notes(total, later=True)
+        yield from reversed(self._notes(total, later=True))
+        for place in range(total - 1, -1, -1):
+            if place >= len(turns):
+                said = _waiting(place, self.pending[place - len(turns)])
+            else:
+                said = self._turn(place, turns[place])
+            yield from reversed(said)
+            yield from reversed(self._notes(place))
+
+    def _kept(self) -> tuple[TurnView, ...]:
+        """The turns, without those that are asked again or lie behind them."""
+        places = [each.place for each in self.pending if each.place is not None]
+        return self.turns[: places[0]] if places else self.turns
+
+    def _count(self) -> int:
+        """How many entries there are."""
+        turns = sum(1 + _answered(turn) for turn in self._kept())
+        return turns + sum(1 + each.started for each in self.pending) + len(self.notes)
 
     def _notes(self, index: int, later: bool = False) -> list[Entry]:
         return [
@@ -184,7 +201,7 @@ class Transcript(VerticalScroll):
 
     def _turn(self, index: int, turn: TurnView) -> list[Entry]:
         question = Entry(f"q{index}", "user", turn.question, turn=index)
-        if not turn.answer and not turn.stopped:
+        if not _answered(turn):
             return [question]
         aside = f"{turn.seconds:.1f} s" if turn.seconds else ""
         answer = Entry(f"a{index}", "model", turn.answer, aside=aside, turn=index)
@@ -204,28 +221,34 @@ class Transcript(VerticalScroll):
 
     def _refresh_entries(self) -> None:
         """Bring the mounted messages in line with `entries`, touching only what differs."""
-        everything = self.entries()
-        self.query_one("#welcome").display = not everything
-        wanted = everything[-self._window :]
-        hidden = len(everything) - len(wanted)
+        wanted = [*islice(self._newest_first(), self._window)][::-1]
+        self.query_one("#welcome").display = not wanted
+        hidden = self._count() - len(wanted)
         more = self.query_one("#load-more", Static)
         more.display = hidden > 0
         more.update(f"↑ {hidden} earlier message{'s' if hidden > 1 else ''} · m to load more")
         keys = {entry.key for entry in wanted}
         for key in [key for key in self._views if key not in keys]:
             self._views.pop(key).remove()
-        previous: Static | MessageView = more
+        fresh: list[MessageView] = []
         for entry in wanted:
             view = self._views.get(entry.key)
             if view is None:
-                view = self._views[entry.key] = MessageView(entry)
-                self.mount(view, after=previous)
-            else:
-                view.show(entry)
-            previous = view
+                fresh.append(MessageView(entry))
+                continue
+            view.show(entry)
+            self._mount_before(view, fresh)
+            fresh = []
+        self._mount_before(None, fresh)
         if self.follow:
             self.call_after_refresh(self._to_end)
         self._point()
+
+    def _mount_before(self, view: MessageView | None, fresh: Sequence[MessageView]) -> None:
+        """New messages, all at once; at the end where there is no `view`."""
+        self._views.update({each.entry.key: each for each in fresh})
+        if fresh:
+            self.mount(*fresh, before=view)
 
     # -- scrolling ---------------------------------------------------------------------------
 
@@ -233,6 +256,11 @@ class Transcript(VerticalScroll):
         super().watch_scroll_y(old, new)
         self.follow, self._held = round(new) >= self.max_scroll_y, False
         self._hint()
+
+    def watch_virtual_size(self) -> None:
+        """All is as long as it is only when a scroll bar has taken its column."""
+        if self.follow:
+            self.call_after_refresh(self._to_end)
 
     def on_resize(self) -> None:
         if self.follow:
@@ -330,6 +358,10 @@ class Transcript(VerticalScroll):
             entry = views[self.cursor].entry
             turn = self.turns[entry.turn] if 0 <= entry.turn < len(self.turns) else None
             self.post_message(self.Acted(action, turn, entry.text))
+
+
+def _answered(turn: TurnView) -> bool:
+    return bool(turn.answer or turn.stopped)
 
 
 def _waiting(place: int, each: Pending) -> list[Entry]:
