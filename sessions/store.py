@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import catalog, importing, recording, removal, search, upkeep
+from . import catalog, removal, search, upkeep
 from .codec import clean
 from .database import Connection
-from .importing import Fingerprint
-from .recording import Recording
 from .rows import Hit, Removed, Session, SessionRow
 from .tree_store import TreeStore
+
+if TYPE_CHECKING:
+    from .importing import Fingerprint
+    from .recording import Recording
 
 FILE = "sessions.db"
 _ORPHAN_AGE = 3600.0  # seconds; a younger file may belong to an edit that is being recorded
@@ -126,6 +128,8 @@ class Store(TreeStore):
         Tensor files are read when they are asked for, and must still be there then. Raises
         UnknownSession.
         """
+        from . import recording
+
         with self._db.snapshot():
             return recording.read(self._db, self.session(ref), self._blobs.chunks)
 
@@ -148,6 +152,8 @@ class Store(TreeStore):
         CorruptTensors, StoreFull and others; then nothing was changed.
         """
         name = found.session.title if title is None else title
+        from . import importing
+
         session_id, new = importing.add(
             self._db, self._blobs, found, name, copy=copy, any_model=any_model, of=of
         )

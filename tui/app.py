@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -96,13 +97,13 @@ class EditApp(FullScreen):
         self.submit(self.assistant.input_history())
         self.submit(self.assistant.load(self._recalled))
 
-    def _show_recalled(self, job: Job[Any], length: int = -1) -> None:
+    def _show_recalled(self, job: Job[Any], length: int = -1, steps: int = 10) -> None:
         """It is laid out in steps: it is there when another one made it no longer."""
         said = self.chat.transcript
-        if said.scroll_y == said.max_scroll_y == length:
+        if said.scroll_y == said.max_scroll_y == length or not steps:
             self._recalled.set()
         else:
-            said.call_after_refresh(self._show_recalled, job, said.max_scroll_y)
+            said.call_after_refresh(self._show_recalled, job, said.max_scroll_y, steps - 1)
 
     def _changed(self, job: Job[Any]) -> None:
         """On the engine's thread: only signal."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.errors import BadInput
 from engine.events import Event
 from engine.worker import Job, Worker
-from sessions.rows import Hit, SessionRow
-
-from .tree import Timeline, read_timeline
 
 if TYPE_CHECKING:
+    from sessions.rows import Hit, SessionRow
     from sessions.store import Store
+
+    from .tree import Timeline
 
 T = TypeVar("T")
 
@@ -47,6 +47,8 @@ class Archive:
 
     def timeline(self, session: str) -> Job[Timeline]:
         """A session's tree, laid out."""
+        from .tree import read_timeline
+
         return self._submit("timeline", lambda store: read_timeline(store, session))
 
     def rename(self, session: str, title: str) -> Job[str]:

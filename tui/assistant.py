@@ -10,31 +10,33 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.events import Event, Loaded
-from engine.requests import Request
 from engine.worker import Job, Worker
-from sessions.rows import SessionRow
 
 from .archive import Archive
-from .compare import CompareView
 from .conversation import Conversation
 from .options import DEFAULT_METHOD, DEFAULT_MODEL, Options
-from .states import StateView
-from .views import (
-    Correction,
-    CorrectionView,
-    Moved,
-    Proposal,
-    ReplyView,
-    Snapshot,
-    TurnView,
-    UndoPlan,
-    UndoView,
-)
-from .weighing import Preview, Weighed
-from .why import WhyView
+from .views import Correction, Snapshot
+
+if TYPE_CHECKING:
+    from engine.requests import Request
+    from sessions.rows import SessionRow
+
+    from .compare import CompareView
+    from .states import StateView
+    from .views import (
+        CorrectionView,
+        Moved,
+        Proposal,
+        ReplyView,
+        TurnView,
+        UndoPlan,
+        UndoView,
+    )
+    from .weighing import Preview, Weighed
+    from .why import WhyView
 
 T = TypeVar("T")
 

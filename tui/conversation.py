@@ -11,20 +11,18 @@ import dataclasses
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import methods
 from engine.errors import BadInput, BadRequest, ModelUnavailable
 from engine.events import Event, Loaded, Note, Problem, ReplyEnded, Token
-from engine.requests import Request
 from engine.worker import Job, Worker
 from sessions.errors import SessionError
 
-from .compare import Comparing
 from .looking import correction_view, edits_of, look, turn_id, turn_view
 from .narrate import count
 from .past import Past
-from .prompts import fitting, request_of, subject_of
 from .recorder import Recorder
 from .subjects import ordered
 from .timeline import Turn, history
@@ -37,16 +35,18 @@ from .views import (
     Snapshot,
     TurnView,
 )
-from .weighing import Weighing
-from .why import Explaining
 
 if TYPE_CHECKING:
     from engine.ledger import Ledger
     from engine.lm import LM
     from engine.outcome import Outcome
+    from engine.requests import Request
 
+    from .compare import Comparing
     from .opening import Opening
     from .options import Options
+    from .weighing import Weighing
+    from .why import Explaining
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +74,32 @@ class Conversation:
         self.turns: list[Turn] = []
         self.ledger: Ledger | None = None
         self.past = Past(self)
-        self.comparing = Comparing(self)
-        self.explaining = Explaining(self)
-        self.weighing = Weighing(self)
         self._opening: Opening | None = None  # between `recall` and `load`
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
         self._told = ""  # the last trouble with recording that was said
         self._views = Snapshot(model=options.model, method=options.method)
+
+    # -- what is not needed to open a session is imported when it is asked for ---------------
+
+    @cached_property
+    def comparing(self) -> Comparing:
+        from .compare import Comparing
+
+        return Comparing(self)
+
+    @cached_property
+    def explaining(self) -> Explaining:
+        from .why import Explaining
+
+        return Explaining(self)
+
+    @cached_property
+    def weighing(self) -> Weighing:
+        from .weighing import Weighing
+
+        return Weighing(self)
 
     # -- beginning and end -------------------------------------------------------------------
 
@@ -174,6 +191,8 @@ class Conversation:
 
         What was said before a cancel is kept and recorded.
         """
+        from .prompts import fitting
+
         lm, ledger = self.ready()
         turn = self.turns[-1]
         fit = fitting(lm, turn, before, self.options.max_tokens)
@@ -246,6 +265,7 @@ class Conversation:
         take the edit back.
         """
         from .editing import correction
+        from .prompts import request_of, subject_of
 
         lm, ledger = self.ready()
         self.recorder.check()  # an edit that cannot be recorded is refused

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from .recorder import Recorder
 from .timeline import Turn, edit_views
-from .tree import undone_of
 from .views import (
     CorrectionView,
     EditView,
@@ -73,6 +72,8 @@ def edits_of(record: Recorder | None, ledger: Ledger | None) -> tuple[EditView, 
         active = [row.id for row in record.store.active_edits(record.session.id)]
     if all(row.id in active for row in rows if row.state == "done"):
         return edit_views(rows, active)
+    from .tree import undone_of
+
     return edit_views(rows, active, undone_of(record.store.nodes(record.session.id)))
 
 
