@@ -51,6 +51,10 @@ def frozen(clock: Clock):  # type: ignore[no-untyped-def]
         yield
 
 
+def _working(app: EditApp) -> bool:
+    return bool(app.feed.active or app.assistant.worker.busy or not app.begun)
+
+
 async def settle(pilot: Pilot, *, jobs: bool = True) -> None:
     """Wait until the jobs have ended and everything they said is drawn."""
     app = pilot.app
@@ -59,8 +63,12 @@ async def settle(pilot: Pilot, *, jobs: bool = True) -> None:
         if app.begun:
             app._tick()
         await pilot.pause(0.002)
-        if not jobs or not (app.feed.active or app.assistant.worker.busy or not app.begun):
+        if not jobs:
             break
+        if not _working(app):
+            await pilot.pause()  # a job may have signalled and not been heard of yet
+            if not _working(app):
+                break
     app._tick()
     await pilot.pause()
 
