@@ -149,7 +149,7 @@ def test_five_hundred_messages_are_read_in_fifty_milliseconds(scribe: Scribe) ->
         store.add_message(session, "user", f"question {i} " * 20)
         store.add_message(session, "assistant", f"answer {i} " * 40)
     best = 1.0
-    for _ in range(5):
+    for _ in range(20):  # one that nothing else disturbs
         start = time.perf_counter()
         nodes, messages = store.path(session), store.conversation(session)
         best = min(best, time.perf_counter() - start)
