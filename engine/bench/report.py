@@ -209,7 +209,7 @@ def side_by_side(files: Mapping[str, Results], n: int | None = None) -> str:
         times = [f"{seconds[k]:.2f}" for k in ("median", "p95")] if seconds else ["-", "-"]
         cells = [percent(columns[name][m].after) if m in columns[name] else "-" for m in measures]
         rows.append([name, *cells, *times, megabytes(found["peak"])])
-    legend = "; ".join(f"{SHORT.get(m, m)}: {NAMES[m]}" for m in measures)
+    legend = "; ".join(f"{SHORT[m]}: {NAMES[m]}" for m in measures if m in SHORT)
     said = f"{legend}; peak: memory above the loaded model, the highest of all edits."
     shared, own = _settings(files)
     settings = "\n".join(f"- {name}: {_plain(values)}" for name, values in own.items())
