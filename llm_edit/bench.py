@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import assistant_options, loading, narrator, options, print_json
+from .common import assistant_options, drive, loading, options, print_json
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -309,20 +309,15 @@ def _load(given: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _drive(job: Generator[Any, None, T]) -> T:
-    """Run a job to its end, saying on stderr how far it is."""
-    say = narrator()
-    while True:
-        try:
-            event = next(job)
-        except StopIteration as stop:
-            say.clear()
-            result: T = stop.value
-            return result
-        # The steps of a hundred edits are no news.
-        if event.kind == "Loading":
-            say.feed(event, "bench")
-        elif event.kind == "Note" and event.text.startswith(("record ", "warm-up")):
-            say.line(event.text)
+    """Run a job to its end. The steps of a hundred edits are no news."""
+    return drive(job, "bench", _news)
+
+
+def _news(event: Any) -> bool:
+    told: bool = event.kind == "Loading" or (
+        event.kind == "Note" and event.text.startswith(("record ", "warm-up"))
+    )
+    return told
 
 
 def _tell(report: Any, results: Any, as_json: bool, n: int | None = None) -> None:

@@ -177,6 +177,31 @@ def narrator(*, verbose: bool = False, quiet: bool = False) -> Narrator:
     return Narrator(sys.stderr, verbose=verbose, rewriting=smart, quiet=quiet)
 
 
+def drive(
+    job: Generator[Any, None, T], stage: str, heard: Callable[[Any], bool] = lambda event: True
+) -> T:
+    """Run a job to its end, saying on stderr how far it is. Ctrl+C ends it.
+
+    heard  which of its events are said
+    """
+    say = narrator()
+    try:
+        while True:
+            event = next(job)
+            if not heard(event):
+                continue
+            if event.kind == "Note":
+                say.line(event.text)
+            else:
+                say.feed(event, stage)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        say.clear()
+        job.close()
+
+
 def print_json(value: Any) -> None:
     """One object on one line; numbers that do not exist are null."""
     click.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import assistant_options, loading, narrator, options, placing, print_json
+from .common import assistant_options, drive, loading, options, placing, print_json
 
 if TYPE_CHECKING:
     from engine.trace import Trace
 
-T = TypeVar("T")
 KINDS = ("state", "mlp", "attention")
 ENDINGS = (".svg", ".png")
 
@@ -81,8 +79,8 @@ def trace(
 
     from engine.trace import trace as traced
 
-    lm = _drive(loading(wanted))
-    found: Trace = _drive(
+    lm = drive(loading(wanted), "trace")
+    found: Trace = drive(
         traced(
             lm,
             lm.prompt(request.prompt, chat=asked),
@@ -93,7 +91,8 @@ def trace(
             window=window or 0,
             deviations=noise,
             seed=wanted.seed,
-        )
+        ),
+        "trace",
     )
     _write(found, pictures)
     if as_json:
@@ -112,21 +111,6 @@ def _matplotlib(pictures: tuple[Path, ...], error: type[Exception]) -> None:
             "PNG pictures need matplotlib, which is not installed.",
             "pip install 'llm-edit-chat[bench]', or save as .svg.",
         )
-
-
-def _drive(job: Generator[Any, None, T]) -> T:
-    """Run a job to its end, saying on stderr how far it is. Ctrl+C ends it."""
-    say = narrator()
-    try:
-        while True:
-            event = next(job)
-            say.feed(event, "trace")
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    finally:
-        say.clear()
-        job.close()
 
 
 def _write(found: Trace, pictures: tuple[Path, ...]) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import completing
-from .common import assistant_options, loading, narrator, options, print_json
+from .common import assistant_options, drive, loading, options, print_json
 
 if TYPE_CHECKING:
     from engine.bench.tune import Tried
-
-T = TypeVar("T")
 
 
 def _positions(
@@ -88,7 +86,7 @@ def tune(
     from engine.bench import preset, results, runner
     from engine.bench import tune as tuning
 
-    lm = _drive(loading(wanted))
+    lm = drive(loading(wanted), "tune")
     base = runner.Settings(method=method, overrides=wanted.hp, chat=chat, seed=wanted.seed)
     plan = tuning.Plan(base=base, layers=layers, values=values)
     told = base.to_json(lm, found) | {"protocol": "tune"}
@@ -96,7 +94,7 @@ def tune(
     file = folder / results.name_of("tune", found.name, method, lm.name, settings=told)
     stored = results.Results.open(file, "tune", told, results.environment(_command()))
     try:
-        tried = _drive(tuning.run(lm, found.records, plan, stored))
+        tried = drive(tuning.run(lm, found.records, plan, stored), "tune")
     finally:
         click.echo(f"results: {file}", err=True)
     before = next(t for t in tried if not t.setting)
@@ -123,24 +121,6 @@ def _place(method: str, model: str, force: bool) -> Path:
             f"{path} is there already.", "--force begins with it, and replaces it at the end."
         )
     return path
-
-
-def _drive(job: Generator[Any, None, T]) -> T:
-    """Run a job to its end, saying on stderr how far it is. Ctrl+C ends it."""
-    say = narrator()
-    try:
-        while True:
-            event = next(job)
-            if event.kind == "Note":
-                say.line(event.text)
-            else:
-                say.feed(event, "tune")
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    finally:
-        say.clear()
-        job.close()
 
 
 def _tell(tried: Sequence[Tried], path: Path | None) -> None:
