@@ -42,11 +42,12 @@ class UndoNotExact(EditFailed):
 
 
 def fixed_logits(lm: LM) -> Tensor:
-    """Next-token logits of the 20 prompts, [20, vocab]; the statements and the questions are each
-    one batch, the same every time."""
-    statements = [lm.statement(text).ids for text in STATEMENTS]
-    questions = [lm.render(question).ids for question in QUESTIONS]
-    return torch.cat([begin(lm, *lm.pack(rows))[0] for rows in (statements, questions)])
+    """Next-token logits of the 20 prompts, [20, vocab], from the shortest to the longest; in the
+    same batches of alike lengths every time."""
+    prompts = [lm.statement(text).ids for text in STATEMENTS]
+    prompts = sorted(prompts + [lm.render(question).ids for question in QUESTIONS], key=len)
+    batches = (prompts[:12], prompts[12:16], prompts[16:])
+    return torch.cat([begin(lm, *lm.pack(rows))[0] for rows in batches])
 
 
 def check_undone(lm: LM, fresh: Tensor, edit: str) -> None:

@@ -21,7 +21,7 @@ from .datasets import Record
 from .normalise import begins_with, equals
 
 BATCH_TOKENS = 2048  # padded tokens of one forward pass
-ROOM = 12  # tokens decoded beyond the target's own: the rule looks at the beginning only
+ROOM = 6  # tokens decoded beyond the target's own: the rule looks at the beginning only
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt ids, target ids
 JsonDict = dict[str, Any]
