@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from . import pictures
 from .common import assistant_options, drive, loading, options, print_json
 
 T = TypeVar("T")
@@ -38,6 +39,16 @@ def _arms(
     context: click.Context, option: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, dict[str, str]]:
     return dict(_arm(context, option, text) for text in texts)
+
+
+ARMS = click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME:KEY=VALUE,...",
+    callback=_arms,
+    help="A row of its own settings, its method= among them; may be repeated.",
+)
 
 
 @click.group()
@@ -83,14 +94,7 @@ def run_command(
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first K.")
 @click.option("--methods", default="", help="Names with commas between; default: every method.")
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    metavar="NAME:KEY=VALUE,...",
-    callback=_arms,
-    help="A row of its own settings, its method= among them; may be repeated.",
-)
+@ARMS
 @click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file.")
 @OUT
 @options("model")
@@ -113,24 +117,13 @@ def all_command(
     from engine import methods as registry
     from engine.evaluate import datasets
 
-    named = [m.strip() for m in methods.split(",") if m.strip()]
-    chosen = named or ([] if arms else list(registry.methods()))
     wanted = assistant_options(given)
-    rows = {name: {"method": name} for name in chosen}
-    rows |= {name: {"method": wanted.method, **pairs} for name, pairs in arms.items()}
-    infos = {name: registry.get(pairs["method"]) for name, pairs in rows.items()}
+    every = _rows(wanted.method, methods, arms, list(registry.methods()))
     sets = [datasets.load(datasets.find(name), n, skip=skip) for name in names]
     lm = _drive(loading(wanted))
     from engine.bench import report, results, runner
-    from engine.quantised import is_quantised
 
-    dense = not is_quantised(lm.model)
-    for name, info in infos.items():
-        if info.training or lm.arch.model_type not in info.families or (info.dense and not dense):
-            click.echo(f"left out: {name}", err=True)
-            del rows[name]
-    if not rows:
-        raise click.UsageError("none of these methods edits this model; see llm-edit methods.")
+    rows = _possible(lm, every)
     parts: list[str] = []
     for found in sets:
         stored: dict[str, Any] = {}
@@ -156,30 +149,100 @@ def all_command(
     return 0
 
 
+def _rows(
+    method: str, methods: str, arms: dict[str, dict[str, str]], default: list[str]
+) -> dict[str, dict[str, str]]:
+    """What a table compares, by the names of its rows: a method and what is set of it.
+
+    method   that of an arm that names none
+    default  methods where neither some nor arms are named
+    Raises for a method that there is not.
+    """
+    from engine import methods as registry
+
+    named = [m.strip() for m in methods.split(",") if m.strip()]
+    rows = {name: {"method": name} for name in named or ([] if arms else default)}
+    rows |= {name: {"method": method, **pairs} for name, pairs in arms.items()}
+    for pairs in rows.values():
+        registry.get(pairs["method"])
+    return rows
+
+
+def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The rows whose method edits this model as it is. Says which are left out."""
+    from engine import methods as registry
+    from engine.quantised import is_quantised
+
+    quantised, found = is_quantised(lm.model), {}
+    for name, pairs in rows.items():
+        info = registry.get(pairs["method"])
+        families = lm.arch.model_type in info.families
+        if info.training or not families or (info.dense and quantised):
+            click.echo(f"left out: {name}", err=True)
+        else:
+            found[name] = pairs
+    if not found:
+        raise click.UsageError("none of these methods edits this model; see llm-edit methods.")
+    return found
+
+
 @bench.command("sequence")
 @click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
 @click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
+@click.option("--methods", default="", help="Names with commas between; default: --method.")
+@ARMS
+@click.option("--plot", "plots", multiple=True, callback=pictures.checked,
+              type=click.Path(path_type=Path, dir_okay=False),
+              help="Draw the table too, .svg or .png; repeatable.")  # fmt: skip
 @OUT
 @options("model")
 def sequence_command(
-    data: str, n: int, resolve: bool, out: Path, as_json: bool, **given: Any
+    data: str,
+    n: int,
+    resolve: bool,
+    methods: str,
+    arms: dict[str, dict[str, str]],
+    plots: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+    **given: Any,
 ) -> int:
-    """N edits one after the other, none undone; all are asked for again on the way."""
+    """N edits one after the other, none undone; all are asked for again on the way.
+
+    Several --methods, or settings (--arm), each begin with the unedited model, and are told side
+    by side.
+    """
+    if plots:
+        pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or leave out --plot.")
     from engine.evaluate import datasets
 
     found = datasets.load(datasets.find(data), n)
-    wanted, lm = _load(given)
-    from engine.bench import report, results, sequence
+    wanted = assistant_options(given)
+    every = _rows(wanted.method, methods, arms, [wanted.method])
+    lm = _drive(loading(wanted))
+    from engine.bench import courses, report, results, sequence
 
-    settings = sequence.Settings(
-        method=wanted.method, overrides=wanted.hp, seed=wanted.seed, resolve=resolve
-    )
-    told = settings.to_json(lm, found)
-    file = out / results.name_of("sequence", found.name, wanted.method, lm.name, settings=told)
-    stored = results.Results.open(file, "sequence", told, results.environment(_command()))
-    _drive(sequence.run(lm, found.records, settings, stored))
-    _tell(report, stored, as_json)
+    stored: dict[str, Any] = {}
+    for name, pairs in _possible(lm, every).items():
+        overrides = {**wanted.hp, **pairs}
+        settings = sequence.Settings(
+            method=overrides.pop("method"), overrides=overrides, seed=wanted.seed, resolve=resolve
+        )
+        told = settings.to_json(lm, found)
+        file = out / results.name_of(
+            "sequence", found.name, settings.method, lm.name, settings=told
+        )
+        stored[name] = results.Results.open(file, "sequence", told, results.environment(_command()))
+        click.echo(f"{found.name}: {name}", err=True)
+        _drive(sequence.run(lm, found.records, settings, stored[name]))
+    if len(stored) == 1:
+        _tell(report, next(iter(stored.values())), as_json)
+    elif as_json:
+        print_json({name: report.summary(one) for name, one in stored.items()})
+    else:
+        click.echo(courses.side_by_side(stored))
+    pictures.write(plots, lambda path: courses.draw(stored, path))
     return 0
 
 

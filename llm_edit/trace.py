@@ -9,24 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import pictures
 from .common import assistant_options, drive, loading, options, placing, print_json
 
 if TYPE_CHECKING:
     from engine.trace import Trace
 
 KINDS = ("state", "mlp", "attention")
-ENDINGS = (".svg", ".png")
-
-
-def _pictures(
-    context: click.Context, option: click.Parameter, paths: tuple[Path, ...]
-) -> tuple[Path, ...]:
-    for path in paths:
-        if path.suffix.lower() not in ENDINGS:
-            raise click.BadParameter(f"{path} must end in .svg or .png.", context, option)
-        if not path.absolute().parent.is_dir():
-            raise click.BadParameter(f"{path.parent} is no folder.", context, option)
-    return paths
 
 
 @click.command()
@@ -42,8 +31,9 @@ def _pictures(
 @click.option("--noise", type=click.FloatRange(min=0, min_open=True), default=3.0,
               show_default=True, help="In standard deviations of the embeddings.")  # fmt: skip
 @click.option("--chat/--statement", "chat", default=None, help="Ask PROMPT, or continue it.")
-@click.option("--save", "pictures", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
-              callback=_pictures, help="Write a picture, .svg or .png; repeatable.")  # fmt: skip
+@click.option("--save", "saved", multiple=True, callback=pictures.checked,
+              type=click.Path(path_type=Path, dir_okay=False),
+              help="Write a picture, .svg or .png; repeatable.")  # fmt: skip
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters alone.")
 @options("name")
 @click.option("--device", help="cpu, cuda, cuda:1, mps or auto.")
@@ -59,7 +49,7 @@ def trace(
     window: int | None,
     noise: float,
     chat: bool | None,
-    pictures: tuple[Path, ...],
+    saved: tuple[Path, ...],
     ascii_only: bool,
     as_json: bool,
     **given: Any,
@@ -69,12 +59,12 @@ def trace(
     The subject is noised until the answer is lost; then each place's clean output is put back, and
     what returns of the answer is drawn: tall bars are where the fact is.
     """
-    from engine.errors import MissingResource
     from engine.requests import Request, is_question
 
     asked = is_question(prompt) if chat is None else chat
     request = Request(prompt=prompt, subject=subject, target_new="-").check()
-    _matplotlib(pictures, MissingResource)
+    if any(path.suffix.lower() == ".png" for path in saved):
+        pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or save as .svg.")
     wanted = assistant_options(given)
 
     from engine.trace import trace as traced
@@ -94,38 +84,14 @@ def trace(
         ),
         "trace",
     )
-    _write(found, pictures)
+    from tui import heatmap
+
+    pictures.write(saved, lambda path: heatmap.save(found, path))
     if as_json:
         print_json(found)
     else:
         _draw(found, ascii_only)
     return 0
-
-
-def _matplotlib(pictures: tuple[Path, ...], error: type[Exception]) -> None:
-    """Before minutes of work, not behind them."""
-    from importlib.util import find_spec
-
-    if any(p.suffix.lower() == ".png" for p in pictures) and find_spec("matplotlib") is None:
-        raise error(
-            "PNG pictures need matplotlib, which is not installed.",
-            "pip install 'llm-edit-chat[bench]', or save as .svg.",
-        )
-
-
-def _write(found: Trace, pictures: tuple[Path, ...]) -> None:
-    from engine.errors import NoSpace
-    from engine.storage import disk_full
-    from tui import heatmap
-
-    for path in pictures:
-        try:
-            heatmap.save(found, path)
-        except OSError as error:
-            if disk_full(error):
-                raise NoSpace(f"{path} cannot be written: the disk is full.") from error
-            raise click.UsageError(f"{path} cannot be written ({error.strerror}).") from error
-        click.echo(f"saved {path}", err=True)
 
 
 def _draw(found: Trace, ascii_only: bool) -> None:

@@ -211,15 +211,15 @@ def side_by_side(files: Mapping[str, Results], n: int | None = None) -> str:
         rows.append([name, *cells, *times, megabytes(found["peak"])])
     legend = "; ".join(f"{SHORT[m]}: {NAMES[m]}" for m in measures if m in SHORT)
     said = f"{legend}; peak: memory above the loaded model, the highest of all edits."
-    shared, own = _settings(files)
-    settings = "\n".join(f"- {name}: {_plain(values)}" for name, values in own.items())
+    shared, own = own_settings(files)
+    settings = "\n".join(f"- {name}: {plain(values)}" for name, values in own.items())
     one = next(iter(files.values()))
     asked = min(len(f.rows) for f in files.values())
     parts = [table(rows), said, settings, cite(one, min(n or asked, asked), settings=shared)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _settings(files: Mapping[str, Results]) -> tuple[JsonDict, dict[str, JsonDict]]:
+def own_settings(files: Mapping[str, Results]) -> tuple[JsonDict, dict[str, JsonDict]]:
     """What the settings of all runs share, and what is each one's own."""
     flat = {}
     for name, results in files.items():
@@ -250,7 +250,7 @@ def cite(results: Results, n: int | None = None, settings: JsonDict | None = Non
     machine = e["accelerator"] if s["device"] == "cuda" and e["accelerator"] else e["cpu"]
     skip = {"data", "data_sha256", "model", "fingerprint", "device", "dtype", "method"}
     rest = "; ".join(
-        f"{k} {_arms(v) if k == 'arms' else _plain(v)}" for k, v in s.items() if k not in skip
+        f"{k} {_arms(v) if k == 'arms' else plain(v)}" for k, v in s.items() if k not in skip
     )
     return (
         f"{data}{method}model {s['model']} (fingerprint {s['fingerprint'][:12]}), "
@@ -302,11 +302,11 @@ def _arms(arms: JsonDict) -> str:
     first = next(iter(arms.values()))
     shared = {k: v for k, v in first.items() if all(a.get(k) == v for a in arms.values())}
     own = {n: {k: v for k, v in a.items() if k not in shared} for n, a in arms.items()}
-    told = "; ".join(f"{name}: {_plain(values)}" for name, values in own.items())
-    return f"with {_plain(shared)} ({told})"
+    told = "; ".join(f"{name}: {plain(values)}" for name, values in own.items())
+    return f"with {plain(shared)} ({told})"
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k}={_plain(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{k}={plain(v)}" for k, v in value.items()) or "none"
     return str(value)

@@ -79,6 +79,5 @@ def test_files_by_their_ending(tmp_path: Path) -> None:
 
 
 def test_png(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="PNG needs the extra 'bench'")
     heatmap.save(dataclasses.replace(TRACE, tokens=("$x$", "a", "b", "東")), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

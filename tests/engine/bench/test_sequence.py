@@ -138,3 +138,33 @@ def test_a_model_that_no_named_method_edits_has_no_table(
     command = ["bench", "all", "--data", str(data), "--methods", "memit", "--model", str(t5)]
     assert run([*command, "--dtype", "fp32"]) == 2
     assert "none of these methods" in capsys.readouterr().err
+
+
+def test_sequences_side_by_side_and_drawn(
+    model_folder: Path,
+    data: Path,
+    tmp_path: Path,
+    overrides: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
+    picture = tmp_path / "curves.svg"
+    command = [
+        "bench", "sequence", "--data", str(data), "--n", "3", "--resolve", "--methods", "r-rome",
+        "--arm", "no past:method=emmet,past=false", "--plot", str(picture), "--model",
+        str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"), *settings,
+    ]  # fmt: skip
+    assert run(command) == 0
+    text = capsys.readouterr().out
+    heads = [line for line in text.splitlines() if line.startswith("|") and "r-rome" not in line]
+    assert "| 1 " in heads[0]
+    assert "| 3 " in heads[0]
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| no p")]
+    assert names.count("no past, solved again") == 3  # said, perplexity, growth
+    assert "past=False" in next(line for line in text.splitlines() if line.startswith("- no past"))
+    drawn = picture.read_text(encoding="utf-8")
+    assert drawn.count("<svg") == 1
+    again = tmp_path / "again.svg"
+    command[command.index(str(picture))] = str(again)
+    assert run(command) == 0
+    assert again.read_text(encoding="utf-8") == drawn  # nothing measured anew, nothing of the day
