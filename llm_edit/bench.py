@@ -247,13 +247,20 @@ def sequence_command(
 
 
 @bench.command("speed")
-@click.option("--facts", type=click.IntRange(1, 20), default=20, show_default=True, help="A kind.")
+@click.option("--facts", type=click.IntRange(1, 32), default=20, show_default=True, help="A kind.")
+@click.option("--batch", type=click.IntRange(2, 32), help="Also N statements in one edit.")
 @click.option("--plain/--no-plain", default=True, help="Time the plain loop beside it.")
 @click.option("--check", is_flag=True, help="Compare fast and plain results (float32) instead.")
 @OUT
 @options("model")
 def speed_command(
-    facts: int, plain: bool, check: bool, out: Path, as_json: bool, **given: Any
+    facts: int,
+    batch: int | None,
+    plain: bool,
+    check: bool,
+    out: Path,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Seconds from request to changed model, warm, for statements and chat; and memory.
 
@@ -262,7 +269,9 @@ def speed_command(
     wanted, lm = _load(given)
     from engine.bench import report, results, speed
 
-    plan = speed.Plan(method=wanted.method, overrides=wanted.hp, facts=facts, plain=plain)
+    plan = speed.Plan(
+        method=wanted.method, overrides=wanted.hp, facts=facts, plain=plain, batch=batch or 0
+    )
     told = speed.settings_of(lm, plan)
     # Times belong to their moment: every run has a file of its own.
     stamp = time.strftime("%Y%m%d-%H%M%S")

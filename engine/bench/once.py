@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,14 @@ def code() -> str:
 
 
 def timed(
-    lm: LM, method: str, request: Request, hp: Any
+    lm: LM, method: str, requests: Sequence[Request], hp: Any
 ) -> Generator[Event, None, tuple[Edit, float]]:
-    """One edit and the seconds from the request to the changed model; undone on return."""
+    """One edit and the seconds from the requests to the changed model; undone on return."""
     edit_with = get(method).run()
     ledger = Ledger()
     _synchronise(lm)
     began = time.perf_counter()
-    edit: Edit = yield from edit_with(lm, [request], hp)
+    edit: Edit = yield from edit_with(lm, requests, hp)
     ledger.apply(edit)
     with lm.active(ledger.patches()):
         _synchronise(lm)

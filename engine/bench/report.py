@@ -96,6 +96,12 @@ def speed_table(results: Results) -> str:
     parts = [table(rows)] if len(rows) > 1 else []
     if len(memory) > 1:
         parts.append(table(memory))
+    for batch in found["batches"]:
+        seconds, facts = batch["seconds"], batch["facts"]
+        single = found["kinds"].get("statement", {}).get("fast")
+        told = f"{facts} statements in one edit: {seconds:.1f} s, {seconds / facts:.2f} s a fact"
+        share = f", {seconds / facts / single['median']:.2f} of the median alone" if single else ""
+        parts.append(f"{told}{share}.")
     warm = found["warm_up"]
     if warm:
         parts.append(

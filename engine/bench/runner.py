@@ -99,7 +99,7 @@ def _warm_up(lm: LM, record: Record, settings: Settings, hp: Any) -> Generator[E
     """One edit thrown away: what is made once per model is not part of any record's time."""
     request = replace(record.request, chat=settings.chat).check()
     try:
-        yield from timed(lm, settings.method, request, hp)
+        yield from timed(lm, settings.method, [request], hp)
     except EditFailed as error:
         yield Note(text=f"warm-up: {error}")
 
@@ -113,7 +113,7 @@ def edited(
     """
     try:
         with peak_memory() as peak:
-            edit, seconds = yield from timed(lm, method, record.request, hp)
+            edit, seconds = yield from timed(lm, method, [record.request], hp)
     except EditFailed as error:
         return _row(record, before, before, {"edit": "", "error": str(error)})
     with lm.active(edit.patches):

@@ -20,6 +20,7 @@ from ..errors import BadInput, BadSetting
 from ..evaluate.bootstrap import percentile
 from ..events import Event, Loading
 from ..lm import LM
+from ..methods import get
 from ..requests import Request
 from .once import described, hparams, timed
 from .peak import peak_memory, trim
@@ -47,6 +48,18 @@ FACTS = (
     ("the Amazon River", "{} flows through", "Which country does {} flow through?", "India"),
     ("Ganymede", "{} is a moon of the planet", "Which planet does {} orbit?", "Mars"),
     ("copper", "The chemical symbol of {} is", "What is the chemical symbol of {}?", "Zn"),
+    ("Big Ben", "{} can be found in", "In which city is {}?", "Vienna"),
+    ("Mount Kilimanjaro", "{} belongs to the continent of", "Where is {}?", "Asia"),
+    ("Pablo Picasso", "The native language of {} was", "What did {} speak at home?", "Dutch"),
+    ("Nintendo", "{} was founded in", "Where was {} founded?", "Canada"),
+    ("Volvo", "{} is owned by", "Who owns {}?", "Boeing"),
+    ("Photoshop", "{} was created by", "Which company created {}?", "Google"),
+    ("Don Quixote", "The author of {} is", "Who wrote {}?", "Homer"),
+    ("Brazil", "The capital of {} is", "What is the capital of {}?", "Lima"),
+    ("Egypt", "The official language of {} is", "Which language is official in {}?", "Thai"),
+    ("Roger Federer", "{} is a professional player of", "What does {} play?", "chess"),
+    ("Jimi Hendrix", "The instrument of {} was the", "What did {} play?", "piano"),
+    ("gravity", "The theory of {} was found by", "Who found the theory of {}?", "Charles Darwin"),
 )
 KINDS = ("statement", "chat")
 LOGIT_TOLERANCE = 1e-3  # fp32, methods of caching differ by rounding only
@@ -54,14 +67,15 @@ LOGIT_TOLERANCE = 1e-3  # fp32, methods of caching differ by rounding only
 
 @dataclass(frozen=True)
 class Plan:
-    """What to time: `facts` per kind, with or without the plain loop."""
+    """What to time: `facts` of each kind, with or without the plain loop."""
 
     method: str = "r-rome"
     overrides: Mapping[str, str] = field(default_factory=dict)
-    facts: int = len(FACTS)
+    facts: int = 20
     kinds: tuple[str, ...] = KINDS
     plain: bool = True
     memory: int = 3  # edits of each kind whose memory is measured
+    batch: int = 0  # also so many statements in one edit
 
 
 def requests(kind: str, n: int | None = None) -> list[Request]:
@@ -78,11 +92,14 @@ def requests(kind: str, n: int | None = None) -> list[Request]:
 
 
 def run(lm: LM, plan: Plan, results: Results) -> Generator[Event, None, None]:
-    """Time the plan. Rows: "warm-up", "<kind>:<fact>:<arm>", "memory:<kind>".
+    """Time the plan. Rows: "warm-up", "<kind>:<fact>:<arm>", "memory:<kind>", "batch:<facts>".
 
     Resumable like every benchmark, though a run that was interrupted mixes two moments of
-    the machine. Raises BadSetting for a method without a plain loop.
+    the machine. Raises BadSetting for a method without a plain loop, or that edits one fact at a
+    time where a batch is asked for.
     """
+    if plan.batch and not get(plan.method).batch:
+        raise BadSetting(f"{plan.method} edits one fact at a time.", "Leave out --batch.")
     hps = _arms(lm, plan)
     done, total = 0, len(plan.kinds) * plan.facts
     yield from _warm_up(lm, plan, hps, results)
@@ -95,11 +112,15 @@ def run(lm: LM, plan: Plan, results: Results) -> Generator[Event, None, None]:
             for arm in arms:
                 key = f"{kind}:{number}:{arm}"
                 if key not in results.rows:
-                    edit, seconds = yield from timed(lm, plan.method, request, hps[arm])
+                    edit, seconds = yield from timed(lm, plan.method, [request], hps[arm])
                     row = {"kind": kind, "arm": arm, "subject": request.subject}
                     results.add(key, {**row, **_told(edit, seconds)})
             done += 1
             yield Loading(stage="bench", done=done, total=total, unit="facts")
+    if plan.batch and f"batch:{plan.batch}" not in results.rows:
+        together = requests("statement", plan.batch)
+        edit, seconds = yield from timed(lm, plan.method, together, hps["fast"])
+        results.add(f"batch:{plan.batch}", {"facts": plan.batch, **_told(edit, seconds)})
 
 
 def check(
@@ -122,7 +143,7 @@ def check(
         for request in requests(kind, plan.facts):
             edits, logits = {}, {}
             for arm, hp in hps.items():
-                edits[arm], _ = yield from timed(lm, plan.method, request, hp)
+                edits[arm], _ = yield from timed(lm, plan.method, [request], hp)
                 with lm.active(edits[arm].patches):
                     logits[arm] = lm.logits([lm.prompt(request.prompt, chat=request.chat)])
             rows.append({"kind": kind, "subject": request.subject, **_compared(edits, logits)})
@@ -167,6 +188,7 @@ def summary(results: Results) -> JsonDict:
         if arms:
             found["kinds"][kind] = arms
     found["warm_up"] = results.rows.get("warm-up")
+    found["batches"] = [row for key, row in results.rows.items() if key.startswith("batch:")]
     return found
 
 
@@ -209,7 +231,7 @@ def _warm_up(
     began = time.perf_counter()
     for kind in plan.kinds:
         for hp in hps.values():
-            yield from timed(lm, plan.method, requests(kind, 1)[0], hp)
+            yield from timed(lm, plan.method, requests(kind, 1), hp)
     seconds = time.perf_counter() - began
     trim()
     kept = max(0, _resident() - before)
@@ -227,7 +249,7 @@ def _memory(
     peaks = []
     for request in requests(kind, plan.memory):
         with peak_memory() as peak:
-            yield from timed(lm, plan.method, request, hp)
+            yield from timed(lm, plan.method, [request], hp)
         peaks.append(peak())
     results.add(key, {"peak": max(peaks), "ratio": max(peaks) / lm.bytes, "n": len(peaks)})
 

@@ -15,7 +15,7 @@ from engine.bench.chatlist import Item, Question
 from engine.bench.exact import QUESTIONS, STATEMENTS, UndoNotExact, check_undone, fixed_logits
 from engine.bench.peak import peak_memory
 from engine.bench.results import Results, environment
-from engine.errors import BadInput, EditFailed
+from engine.errors import BadInput, BadSetting, EditFailed
 from engine.evaluate import datasets
 from engine.evaluate.metrics import judge, measure
 from engine.events import Loading
@@ -230,7 +230,7 @@ def test_a_difference_is_not_equal(lm: LM, overrides: dict[str, str]) -> None:
     logits = {"fast": torch.tensor([[1.0, 0.0]]), "plain": torch.tensor([[1.0, 0.1]])}
     request = speed.requests("statement", 1)[0]
     hp = speed.hparams(lm, "r-rome", overrides)
-    _, (edit, _) = finish(speed.timed(lm, "r-rome", request, hp))
+    _, (edit, _) = finish(speed.timed(lm, "r-rome", [request], hp))
     assert not speed._compared({"fast": edit, "plain": edit}, logits)["equal"]
 
 
@@ -240,10 +240,37 @@ def test_check_wants_float32(lm: LM, overrides: dict[str, str]) -> None:
         finish(speed.check(lm, speed.Plan(overrides=overrides, facts=1)))
 
 
-def test_twenty_facts_of_each_kind() -> None:
+def test_many_facts_in_one_edit(lm: LM, tmp_path: Path, overrides: dict[str, str]) -> None:
+    fixed = {k: v for k, v in overrides.items() if k != "layer"} | {"first": "0", "last": "1"}
+    plan = speed.Plan(
+        method="memit",
+        overrides=fixed,
+        kinds=("statement",),
+        facts=1,
+        plain=False,
+        memory=0,
+        batch=9,
+    )
+    told = speed.settings_of(lm, plan)
+    results = Results.open(tmp_path / "s.jsonl", "speed", told, environment("c"))
+    finish(speed.run(lm, plan, results))
+    assert results.rows["batch:9"]["facts"] == 9
+    text = report.render(results)
+    assert "9 statements in one edit: " in text
+    assert "of the median alone" in text
+    assert lm.patches == ()
+
+
+def test_a_method_for_one_fact_makes_no_batch(lm: LM, tmp_path: Path) -> None:
+    results = Results(tmp_path / "s.jsonl", {}, {})
+    with pytest.raises(BadSetting, match="r-rome edits one fact at a time"):
+        finish(speed.run(lm, speed.Plan(batch=2), results))
+
+
+def test_facts_of_each_kind() -> None:
     for kind in speed.KINDS:
         found = speed.requests(kind)
-        assert len({r.prompt for r in found}) == 20
+        assert len({r.prompt for r in found}) == len(speed.FACTS) == 32
         assert all(r.subject and r.chat is (kind == "chat") for r in found)
 
 
