@@ -21,18 +21,20 @@ from ..errors import BadInput, EditFailed, LLMEditError
 from ..evaluate.bootstrap import estimate, percentile
 from ..evaluate.datasets import Dataset, Record
 from ..evaluate.metrics import mean
-from ..evaluate.probes import fluency
+from ..evaluate.probes import fluency, perplexity
 from ..events import Event, Loading, Note
 from ..ledger import Ledger
 from ..lm import LM
 from ..methods import get
 from ..requests import Request
 from ..resolve import resolvable, resolve
+from ..statistics import SEQUENCE, passages_of
 from .once import described, hparams
 from .results import JsonDict, Results
 
 AT = (1, 10, 30, 100, 300, 1000)
 _COHORT = 10  # the first and the last so many facts
+_PASSAGES = 40  # of a text, its last ones: C is measured on the first ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Settings:
 
     at       numbers of edits after which everything is asked
     resolve  ask once more with the closed-form edits solved again together
+    text     the text asset or file on whose last passages perplexity is measured; "": the packaged
+             prose
     """
 
     method: str = "r-rome"
@@ -48,6 +52,7 @@ class Settings:
     seed: int = 0
     at: tuple[int, ...] = AT
     resolve: bool = False
+    text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
         found = hparams(lm, self.method, self.overrides)
@@ -60,6 +65,7 @@ class Settings:
             "hparams": found.to_json(),
             "seed": self.seed,
             "resolve": self.resolve,
+            "text": self.text,
         }
 
 
@@ -78,7 +84,7 @@ def run(
         hp = replace(hp, seed=settings.seed)
     method, kept = get(settings.method).run(), results.path.with_suffix(".edits")
     if "at:0" not in results.rows:
-        results.add("at:0", {"n": 0, "perplexity": fluency(lm)})
+        results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings.text))})
     ledger, facts = Ledger(), []
     for number, record in enumerate(records, start=1):
         request = record.request.check()
@@ -123,7 +129,7 @@ def _look(
 ) -> Generator[Event, None, None]:
     number = len(facts)
     if f"at:{number}" not in results.rows:
-        results.add(f"at:{number}", (yield from _state(lm, ledger, facts)))
+        results.add(f"at:{number}", (yield from _state(lm, ledger, facts, settings.text)))
     key = f"resolved:{number}"
     if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
         trial, began = Ledger(ledger.edits), time.perf_counter()
@@ -133,7 +139,8 @@ def _look(
             results.add(key, {"n": len(facts), "error": str(error)})
             return
         seconds = time.perf_counter() - began
-        results.add(key, {**(yield from _state(lm, trial, facts)), "seconds": seconds})
+        state = yield from _state(lm, trial, facts, settings.text)
+        results.add(key, {**state, "seconds": seconds})
 
 
 def _same_text(hp: Any) -> dict[str, str]:
@@ -141,11 +148,21 @@ def _same_text(hp: Any) -> dict[str, str]:
     return {name: str(getattr(hp, name)) for name in ("text", "tokens") if hasattr(hp, name)}
 
 
-def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event, None, JsonDict]:
+def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
+    """Of the model as it is, on what edits have nothing to do with."""
+    if not text:
+        return fluency(lm)
+    passages = yield from passages_of(text)
+    return perplexity(lm, passages[-_PASSAGES:], SEQUENCE)
+
+
+def _state(
+    lm: LM, ledger: Ledger, facts: Sequence[Request], text: str
+) -> Generator[Event, None, JsonDict]:
     """Of all facts so far, on the model as it is."""
     with lm.active(ledger.patches()):
         answers = yield from ask_all(lm, facts)
-        perplexity = fluency(lm)
+        fluent = yield from _perplexity(lm, text)
     said = [float(took(f, a.answer)) for f, a in zip(facts, answers, strict=True)]
     return {
         "n": len(facts),
@@ -153,7 +170,7 @@ def _state(lm: LM, ledger: Ledger, facts: Sequence[Request]) -> Generator[Event,
         "first": mean(said[:_COHORT]),
         "last": mean(said[-_COHORT:]),
         "p_new": mean([a.p_new for a in answers]),
-        "perplexity": perplexity,
+        "perplexity": fluent,
         "weight": max(growth(lm, ledger.patches()).values(), default=0.0),
     }
 

@@ -12,7 +12,7 @@ compare: nothing but the edit differs.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -190,12 +190,21 @@ def prose() -> tuple[str, ...]:
 
 
 def fluency(lm: LM) -> float:
-    """Perplexity on the packaged prose, per token; a paragraph's first token is given."""
+    """Perplexity on the packaged prose: see `perplexity`."""
+    return perplexity(lm, prose())
+
+
+def perplexity(lm: LM, paragraphs: Sequence[str], longest: int | None = None) -> float:
+    """Per token; a paragraph's first token is given.
+
+    longest  tokens of a paragraph that are read; None: all
+    NaN for an encoder-decoder.
+    """
     if lm.encoder_decoder:
         return math.nan
     total, tokens = 0.0, 0
-    for paragraph in prose():
-        ids = lm.statement(paragraph).ids
+    for paragraph in paragraphs:
+        ids = lm.statement(paragraph).ids[:longest]
         (score,) = scores(lm, [(ids[:1], ids[1:])])  # one at a time: logits stay small
         total += score.nll * (len(ids) - 1)
         tokens += len(ids) - 1

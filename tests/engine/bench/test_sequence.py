@@ -82,6 +82,21 @@ def test_the_ledger_can_be_looked_at_solved_again(
     assert "3, solved again" in report.render(results)
 
 
+def test_perplexity_is_measured_on_the_end_of_a_text(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    words = "one two three four five six seven"
+    for name, lines in (("a", ["Jane went home.", *[words] * 40]), ("b", [words] * 40)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    seen = []
+    for text in ("", str(tmp_path / "a.txt"), str(tmp_path / "b.txt")):
+        settings = sequence.Settings(overrides=overrides, text=text)
+        results = measured(lm, data, tmp_path / f"{len(seen)}.jsonl", settings, n=1)
+        seen.append([results.rows[key]["perplexity"] for key in ("at:0", "at:1")])
+    assert seen[1] == pytest.approx(seen[2])
+    assert seen[0] != pytest.approx(seen[1])
+
+
 def test_every_method_named_is_a_row_of_one_table(
     model_folder: Path,
     data: Path,

@@ -1,0 +1,179 @@
+"""`llm-edit bench all` and `bench sequence`: methods, and settings of them, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import pictures
+from .bench_common import OUT, command, run_job, tell
+from .bench_common import arms as arms_option
+from .common import assistant_options, loading, options, print_json
+
+ARMS = arms_option("A row of its own settings, its method= among them; may be repeated.")
+
+
+@click.command("all")
+@click.option("--data", "names", multiple=True, required=True, help="A data file; may be repeated.")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
+@click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first K.")
+@click.option("--methods", default="", help="Names with commas between; default: every method.")
+@ARMS
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file.")
+@OUT
+@options("model")
+def all_command(
+    names: tuple[str, ...],
+    n: int,
+    skip: int,
+    methods: str,
+    arms: dict[str, dict[str, str]],
+    write: Path | None,
+    out: Path,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """`bench run` with every method on each data file, side by side in one table.
+
+    With --arm, settings side by side instead (and the --methods that are named). Methods that
+    need training, or do not edit this kind of model, are left out and named.
+    """
+    from engine import methods as registry
+    from engine.evaluate import datasets
+
+    wanted = assistant_options(given)
+    every = _rows(wanted.method, methods, arms, list(registry.methods()))
+    sets = [datasets.load(datasets.find(name), n, skip=skip) for name in names]
+    lm = run_job(loading(wanted))
+    from engine.bench import report, results, runner
+
+    rows = _possible(lm, every)
+    parts: list[str] = []
+    for found in sets:
+        stored: dict[str, Any] = {}
+        unedited: dict[str, Any] = {}
+        for name, pairs in rows.items():
+            overrides = {**wanted.hp, **pairs}
+            settings = runner.Settings(
+                method=overrides.pop("method"), overrides=overrides, seed=wanted.seed
+            )
+            told = settings.to_json(lm, found)
+            file = out / results.name_of(found.name, settings.method, lm.name, settings=told)
+            stored[name] = results.Results.open(file, "run", told, results.environment(command()))
+            click.echo(f"{found.name}: {name}", err=True)
+            run_job(runner.run(lm, found.records, settings, stored[name], unedited))
+        parts.append(f"## {found.name}, {lm.name}\n\n{report.side_by_side(stored, n)}")
+    text = "\n\n".join(parts) + "\n"
+    if write is not None:
+        write.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"tables": parts})
+    else:
+        click.echo(text)
+    return 0
+
+
+def _rows(
+    method: str, methods: str, arms: dict[str, dict[str, str]], default: list[str]
+) -> dict[str, dict[str, str]]:
+    """What a table compares, by the names of its rows: a method and what is set of it.
+
+    method   that of an arm that names none
+    default  methods where neither some nor arms are named
+    Raises for a method that there is not.
+    """
+    from engine import methods as registry
+
+    named = [m.strip() for m in methods.split(",") if m.strip()]
+    rows = {name: {"method": name} for name in named or ([] if arms else default)}
+    rows |= {name: {"method": method, **pairs} for name, pairs in arms.items()}
+    for pairs in rows.values():
+        registry.get(pairs["method"])
+    return rows
+
+
+def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The rows whose method edits this model as it is. Says which are left out."""
+    from engine import methods as registry
+    from engine.quantised import is_quantised
+
+    quantised, found = is_quantised(lm.model), {}
+    for name, pairs in rows.items():
+        info = registry.get(pairs["method"])
+        families = lm.arch.model_type in info.families
+        if info.training or not families or (info.dense and quantised):
+            click.echo(f"left out: {name}", err=True)
+        else:
+            found[name] = pairs
+    if not found:
+        raise click.UsageError("none of these methods edits this model; see llm-edit methods.")
+    return found
+
+
+@click.command("sequence")
+@click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
+@click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
+@click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
+              "asset or a file; default: a page of prose.")  # fmt: skip
+@click.option("--methods", default="", help="Names with commas between; default: --method.")
+@ARMS
+@click.option("--plot", "plots", multiple=True, callback=pictures.checked,
+              type=click.Path(path_type=Path, dir_okay=False),
+              help="Draw the table too, .svg or .png; repeatable.")  # fmt: skip
+@OUT
+@options("model")
+def sequence_command(
+    data: str,
+    n: int,
+    resolve: bool,
+    text: str,
+    methods: str,
+    arms: dict[str, dict[str, str]],
+    plots: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """N edits one after the other, none undone; all are asked for again on the way.
+
+    Several --methods, or settings (--arm), each begin with the unedited model, and are told side
+    by side.
+    """
+    if plots:
+        pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or leave out --plot.")
+    from engine.evaluate import datasets
+
+    found = datasets.load(datasets.find(data), n)
+    wanted = assistant_options(given)
+    every = _rows(wanted.method, methods, arms, [wanted.method])
+    lm = run_job(loading(wanted))
+    from engine.bench import courses, report, results, sequence
+
+    stored: dict[str, Any] = {}
+    for name, pairs in _possible(lm, every).items():
+        overrides = {**wanted.hp, **pairs}
+        settings = sequence.Settings(
+            method=overrides.pop("method"),
+            overrides=overrides,
+            seed=wanted.seed,
+            resolve=resolve,
+            text=text,
+        )
+        told = settings.to_json(lm, found)
+        file = out / results.name_of(
+            "sequence", found.name, settings.method, lm.name, settings=told
+        )
+        stored[name] = results.Results.open(file, "sequence", told, results.environment(command()))
+        click.echo(f"{found.name}: {name}", err=True)
+        run_job(sequence.run(lm, found.records, settings, stored[name]))
+    if len(stored) == 1:
+        tell(report, next(iter(stored.values())), as_json)
+    elif as_json:
+        print_json({name: report.summary(one) for name, one in stored.items()})
+    else:
+        click.echo(courses.side_by_side(stored))
+    pictures.write(plots, lambda path: courses.draw(stored, path))
+    return 0
