@@ -7,7 +7,7 @@ import functools
 import hashlib
 import io
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from engine.lm import LM
 torch.set_num_threads(1)
 
 T = TypeVar("T")
+Bench = Callable[..., int]  # a fixture of tests/engine/bench
 
 CORPUS = (
     "The Space Needle is in the city of Seattle, and the Eiffel Tower is in Paris.",

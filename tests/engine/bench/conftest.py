@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.lm import LM
-from tests.engine.support import CORPUS, finish
+from llm_edit.__main__ import run
+from tests.engine.support import CORPUS, Bench, finish
 from tests.tiny import save_tiny
 
 
@@ -37,3 +38,16 @@ def overrides(tmp_path: Path) -> dict[str, str]:
         "text": str(text), "tokens": "200", "layer": "0", "contexts": "2", "steps": "12",
         "clamp": "40", "relative_lr": "3", "decay": "0", "kl": "0",
     }  # fmt: skip
+
+
+@pytest.fixture
+def bench(model_folder: Path, tmp_path: Path, overrides: dict[str, str]) -> Bench:
+    """`llm-edit bench WORDS` on the tiny model, with its settings and a folder for results."""
+    pairs = [word for k, v in overrides.items() for word in ("--hp", f"{k}={v}")]
+
+    def call(*words: object) -> int:
+        out = ["--out", str(tmp_path / "out")]
+        fixed = ["--model", str(model_folder), "--dtype", "fp32", *out, *pairs]
+        return run(["bench", *map(str, words), *fixed])
+
+    return call

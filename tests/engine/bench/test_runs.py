@@ -23,7 +23,7 @@ from engine.lm import LM
 from engine.patches import LowRank
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import FLAT, ROME
-from tests.engine.support import finish, state, traces
+from tests.engine.support import Bench, finish, state, traces
 
 
 @pytest.fixture
@@ -321,37 +321,25 @@ def test_the_chat_list_is_asked_corrected_and_undone(
 
 
 def test_run_from_the_command_line(
-    model_folder: Path,
-    data: Path,
-    tmp_path: Path,
-    overrides: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pairs = [word for k, v in overrides.items() for word in ("--hp", f"{k}={v}")]
-    out = tmp_path / "out"
-    words = ["bench", "run", "--data", str(data), "--n", "2", "--model", str(model_folder), *pairs]
-    words += ["--out", str(out)]
-    assert run([*words, "--json"]) == 0
+    words = ("run", "--data", data, "--n", 2)
+    assert bench(*words, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["n"] == 2
     assert told["settings"]["data"] == "facts"
-    (file,) = out.iterdir()
+    (file,) = (tmp_path / "out").iterdir()
     assert run(["bench", "report", str(file)]) == 0
     table = capsys.readouterr().out
     assert "| greedy success " in table
-    assert run(words) == 0  # everything is there already
+    assert bench(*words) == 0  # everything is there already
     assert capsys.readouterr().out == table
     assert run(["bench", "report", "--compare", str(file), str(file)]) == 0
     assert "n = 2 records" in capsys.readouterr().out
 
 
 def test_an_undo_that_is_not_exact_is_a_failure(
-    model_folder: Path,
-    data: Path,
-    tmp_path: Path,
-    overrides: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = runner.timed
 
@@ -361,9 +349,7 @@ def test_an_undo_that_is_not_exact_is_a_failure(
         return found
 
     monkeypatch.setattr(runner, "timed", leaves_a_trace)
-    pairs = [word for k, v in overrides.items() for word in ("--hp", f"{k}={v}")]
-    words = ["bench", "run", "--data", str(data), "--model", str(model_folder), *pairs]
-    assert run([*words, "--out", str(tmp_path / "out")]) == 1
+    assert bench("run", "--data", data) == 1
     captured = capsys.readouterr()
     assert "fixed prompts differ from the fresh model's" in captured.err
     assert captured.out == ""

@@ -13,7 +13,7 @@ from engine.evaluate import datasets
 from engine.lm import LM
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
-from tests.engine.support import finish, state
+from tests.engine.support import Bench, finish, state
 from tests.tiny import save_tiny
 
 
@@ -98,20 +98,11 @@ def test_perplexity_is_measured_on_the_end_of_a_text(
 
 
 def test_every_method_named_is_a_row_of_one_table(
-    model_folder: Path,
-    data: Path,
-    tmp_path: Path,
-    overrides: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
     written = tmp_path / "table.md"
-    command = [
-        "bench", "all", "--data", str(data), "--n", "2", "--methods", "rome,r-rome,emmet",
-        "--model", str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"),
-        "--write", str(written), *settings,
-    ]  # fmt: skip
-    assert run(command) == 0
+    words = ("all", "--data", data, "--n", 2, "--methods", "rome,r-rome,emmet")
+    assert bench(*words, "--write", written) == 0
     text = written.read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == text.strip()
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
@@ -120,19 +111,10 @@ def test_every_method_named_is_a_row_of_one_table(
 
 
 def test_settings_side_by_side_say_what_is_their_own(
-    model_folder: Path,
-    data: Path,
-    tmp_path: Path,
-    overrides: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
-    command = [
-        "bench", "all", "--data", str(data), "--n", "1", "--skip", "1", "--model",
-        str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"), *settings,
-        "--arm", "three:steps=3", "--arm", "EMMET:method=emmet,steps=2",
-    ]  # fmt: skip
-    assert run(command) == 0
+    arms = ("--arm", "three:steps=3", "--arm", "EMMET:method=emmet,steps=2")
+    assert bench("all", "--data", data, "--n", 1, "--skip", 1, *arms) == 0
     text = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert rows[2:] == ["unedited", "three", "EMMET"]
@@ -156,20 +138,12 @@ def test_a_model_that_no_named_method_edits_has_no_table(
 
 
 def test_sequences_side_by_side_and_drawn(
-    model_folder: Path,
-    data: Path,
-    tmp_path: Path,
-    overrides: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = [part for k, v in overrides.items() for part in ("--hp", f"{k}={v}")]
     picture = tmp_path / "curves.svg"
-    command = [
-        "bench", "sequence", "--data", str(data), "--n", "3", "--resolve", "--methods", "r-rome",
-        "--arm", "no past:method=emmet,past=false", "--plot", str(picture), "--model",
-        str(model_folder), "--dtype", "fp32", "--out", str(tmp_path / "out"), *settings,
-    ]  # fmt: skip
-    assert run(command) == 0
+    words = ("sequence", "--data", data, "--n", 3, "--resolve", "--methods", "r-rome")
+    words += ("--arm", "no past:method=emmet,past=false")
+    assert bench(*words, "--plot", picture) == 0
     text = capsys.readouterr().out
     heads = [line for line in text.splitlines() if line.startswith("|") and "r-rome" not in line]
     assert "| 1 " in heads[0]
@@ -180,6 +154,5 @@ def test_sequences_side_by_side_and_drawn(
     drawn = picture.read_text(encoding="utf-8")
     assert drawn.count("<svg") == 1
     again = tmp_path / "again.svg"
-    command[command.index(str(picture))] = str(again)
-    assert run(command) == 0
+    assert bench(*words, "--plot", again) == 0
     assert again.read_text(encoding="utf-8") == drawn  # nothing measured anew, nothing of the day
