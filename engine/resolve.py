@@ -71,35 +71,25 @@ def resolve(
     solved again, BadSetting, SingularCovariance, EditFailed.
     """
     clock = Clock()
+    given = Source(COMMAND_LINE, overrides or {})
+    hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     edits = resolvable(ledger)
     if len(edits) < 2:
         raise BadRequest(
             f"{len(edits)} of the acting edits can be solved again; it takes two.",
             "Methods with a closed form keep what that needs: see docs/closed-form.md.",
         )
-    given = Source(COMMAND_LINE, overrides or {})
-    hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     requests = [request for edit in edits for request in edit.requests]
-    sites = tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
-    made = edit_id or new_id()
+    sites, made = _sites(edits), edit_id or new_id()
     yield _planned(made, edits, sites, hp)
     yield _told(requests, edits, sites)
     with lm.active(ledger.patches()):
         before = yield from ask_all(lm, requests)
         perplexity = fluency(lm)
         clock.lap("probes")
-    patches = yield from _solved(lm, edits, sites, hp)
-    clock.lap("edit")
-    edit = Edit(
-        method=RESOLVED,
-        requests=tuple(requests),
-        patches=tuple(patches),
-        hparams=hp.to_json(),
-        numbers={"facts": len(requests), "edits": len(edits)},
-        supersedes=tuple(edit.id for edit in edits),
-        id=made,
-    )
+    edit = dataclasses.replace((yield from solved_again(lm, edits, hp)), id=made)
     edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
+    clock.lap("edit")
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = yield from ask_all(lm, requests)
         now = fluency(lm)
@@ -112,6 +102,27 @@ def resolve(
     ]
     verdict = " ".join([verdict_of(facts, "answered as wanted"), *warnings])
     return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
+
+
+def solved_again(lm: LM, edits: Sequence[Edit], hp: ResolveParams) -> Generator[Event, None, Edit]:
+    """The edit that takes the place of `edits`, which are all `resolvable`; nothing is asked.
+
+    Raises SingularCovariance, EditFailed.
+    """
+    patches = yield from _solved(lm, edits, _sites(edits), hp)
+    requests = tuple(request for edit in edits for request in edit.requests)
+    return Edit(
+        method=RESOLVED,
+        requests=requests,
+        patches=tuple(patches),
+        hparams=hp.to_json(),
+        numbers={"facts": len(requests), "edits": len(edits)},
+        supersedes=tuple(edit.id for edit in edits),
+    )
+
+
+def _sites(edits: Sequence[Edit]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
 
 
 def _planned(
@@ -149,7 +160,7 @@ def _told(requests: Sequence[Request], edits: tuple[Edit, ...], sites: tuple[str
 
 
 def _solved(
-    lm: LM, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
+    lm: LM, edits: Sequence[Edit], sites: Sequence[str], hp: ResolveParams
 ) -> Generator[Event, None, list[LowRank]]:
     """What takes the place of the patches of all edits, site by site."""
     stack = lm.arch.reader

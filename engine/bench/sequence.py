@@ -27,7 +27,7 @@ from ..ledger import Ledger
 from ..lm import LM
 from ..methods import get
 from ..requests import Request
-from ..resolve import resolvable, resolve
+from ..resolve import ResolveParams, resolvable, solved_again
 from ..statistics import SEQUENCE, passages_of
 from .once import described, hparams
 from .results import JsonDict, Results
@@ -125,27 +125,27 @@ def _look(
     facts: Sequence[Request],
     settings: Settings,
     results: Results,
-    overrides: Mapping[str, str],
+    again: ResolveParams,
 ) -> Generator[Event, None, None]:
     number = len(facts)
     if f"at:{number}" not in results.rows:
         results.add(f"at:{number}", (yield from _state(lm, ledger, facts, settings.text)))
     key = f"resolved:{number}"
     if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
-        trial, began = Ledger(ledger.edits), time.perf_counter()
+        began = time.perf_counter()
         try:
-            yield from resolve(lm, trial, overrides=overrides)
+            edit = yield from solved_again(lm, resolvable(ledger), again)
         except LLMEditError as error:
             results.add(key, {"n": len(facts), "error": str(error)})
             return
         seconds = time.perf_counter() - began
-        state = yield from _state(lm, trial, facts, settings.text)
+        state = yield from _state(lm, Ledger((*ledger.edits, edit)), facts, settings.text)
         results.add(key, {**state, "seconds": seconds})
 
 
-def _same_text(hp: Any) -> dict[str, str]:
-    """What C is measured on, as the method has it: for `resolve`."""
-    return {name: str(getattr(hp, name)) for name in ("text", "tokens") if hasattr(hp, name)}
+def _same_text(hp: Any) -> ResolveParams:
+    """What C is measured on, as the method has it."""
+    return ResolveParams(**{k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)})
 
 
 def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
