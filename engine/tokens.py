@@ -6,6 +6,7 @@ again; positions are found from the tokenizer's character offsets, never by coun
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,27 @@ def end_of_text(tokenizer: Any, prompt: Rendered) -> tuple[int, ...]:
     """What ends a text behind `prompt`, where `target_ids` does not end it already."""
     end = tokenizer.eos_token_id
     return () if prompt.ending or end is None else (end,)
+
+
+def parting(tokenizer: Any, size: int) -> list[bool]:
+    """Per token of a vocabulary of `size` whether it ends the word before it: a space, a mark, the
+    end of the text; not a letter or a digit, or what a byte-level tokenizer shows as one."""
+    special = set(tokenizer.all_special_ids)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+    found = [i in special or _parts(piece or "") for i, piece in enumerate(pieces)]
+    return found + [False] * (size - len(found))
+
+
+_SPACES = "ĠĊĉč▁"  # as byte-level and SentencePiece tokenizers write spaces and line breaks
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # as SentencePiece writes what it has no piece for
+
+
+def _parts(piece: str) -> bool:
+    byte = _BYTE.fullmatch(piece)
+    if byte:
+        code = int(byte[1], 16)
+        return code < 128 and not chr(code).isalnum()  # above: within a letter, mostly
+    return piece[:1] in _SPACES or not piece[:1].isalnum() if piece else False
 
 
 def first_of_old(tokenizer: Any, prompt: Rendered, new: str, old: str | None) -> int:

@@ -5,13 +5,15 @@ For every fact by itself
     L(δ) = (1/N) Σ_j NLL(target | x_j, prompt; h_j + δ)
            + κ KL(p₀ ‖ p_δ)  on "{subject} is a", read at the subject's last token
            + ω ‖δ‖ / ‖h₀‖²
+           − (η/N) Σ_j log P(a word ends | x_j, prompt, target; h_j + δ)
 
 minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖. h_j is the output of a module
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
 edited block for MEMIT (Meng et al. 2023, eq. 16); in an encoder-decoder the encoder's, and the KL
 is read where the decoder begins. The papers take the bare prompt's norm for
 ‖h₀‖; here it is the mean over the contexts, because a subject at the very beginning of a text
-can have an output much smaller than anywhere else.
+can have an output much smaller than anywhere else. The last term is ours: "Nottingham" is not
+said where the model goes on to "Nottinghamshire".
 
 Facts are optimised together, some at a time; each has its own clamp and its own end.
 """
@@ -29,9 +31,10 @@ from torch import Tensor
 from .above import placed
 from .config import HParams
 from .errors import DivergedLoss
+from .evaluate.normalise import unspaced
 from .events import EditStep, Event
 from .rerun import Full, Row, Suffix, rerun
-from .tokens import Rendered, end_of_text, first_of_old, last_token, target_ids
+from .tokens import Rendered, end_of_text, first_of_old, last_token, parting, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -55,6 +58,7 @@ class ValueParams(HParams):
     turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
     extend: float = 1.0  # then δ is made this many times as long, within the clamp
     end: bool = False  # statements too: the target is to end the text
+    whole: float = 0.0  # η; of targets that end in a letter or a digit, where no end is asked for
     together: int = 8  # facts optimised at a time
     text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file
     tokens: int = 60_000  # how much of it
@@ -178,7 +182,7 @@ def _step(
     log_p = run.logits(deltas[owner], rows).log_softmax(-1)  # [wanted, vocab]
     losses, start = [], 0
     for i, own in chosen:
-        count = (len(own) - 1) * len(facts[i].target) + 1
+        count = (len(own) - 1) * facts[i].wanted + 1
         losses.append(facts[i].loss(log_p[start : start + count], deltas[i], step, hp))
         start += count
     return torch.stack(losses).sum()
@@ -222,7 +226,11 @@ class _Fact:
         assert request.subject is not None
         ending = end_of_text(lm.tokenizer, prompts[0]) if hp.end else ()
         self.target = (*target_ids(lm.tokenizer, prompts[0], request.target_new), *ending)
-        self.rows = [_row(lm, prompt, request.subject, self.target) for prompt in prompts]
+        asked = hp.whole > 0 and not (ending or prompts[0].ending)
+        self._parting = _parting(lm, request.target_new) if asked else None
+        read = self.target if self._parting is None else (*self.target, self.target[-1])
+        self.wanted = len(read)  # positions of a prompt's row whose logits are read
+        self.rows = [_row(lm, prompt, request.subject, read) for prompt in prompts]
         self.rows.append(_essence(lm, request))
         self.done = False
         self.losses: list[float] = []
@@ -230,7 +238,6 @@ class _Fact:
         self.p_new, self.p_old, self.norm0 = 0.0, math.nan, 0.0
         new, old = request.target_new, request.target_old
         self._old = first_of_old(lm.tokenizer, prompts[0], new, old)
-        self._targets = torch.tensor(self.target, device=lm.device)
         self._turns = _turns(len(prompts), hp.turns)
         self._sure = [0.0] * len(self._turns)
         self._before: Tensor | None = None  # log p₀
@@ -248,19 +255,22 @@ class _Fact:
         return [self._first + i for i in (*prompts, len(self.rows) - 1)]
 
     def loss(self, log_p: Tensor, delta: Tensor, step: int, hp: ValueParams) -> Tensor:
-        """L(δ) from log-probabilities [prompts · target + 1, vocab]; keeps its parts and notes
+        """L(δ) from log-probabilities [prompts · wanted + 1, vocab]; keeps its parts and notes
         whether this fact is done. Raises DivergedLoss.
 
         The first step is at δ = 0, and the KL is measured from there.
         """
         if self._before is None:
             self._before = log_p[-1].detach()
-        count = (len(log_p) - 1) // len(self.target)
-        targets = self._targets.repeat(count)
-        nll = -log_p[:-1].gather(1, targets[:, None]).view(count, -1).mean(1)
+        rows = log_p[:-1].view(-1, self.wanted, log_p.shape[-1])
+        size = len(self.target)
+        nll = -rows[:, list(range(size)), list(self.target)].mean(1)
+        word = torch.zeros_like(nll)
+        if self._parting is not None:
+            word = -(rows[:, -1] + self._parting).logsumexp(-1)
         kl = hp.kl * (self._before.exp() * (self._before - log_p[-1])).sum()
         decay = hp.decay * delta.norm() / self.norm0**2
-        total: Tensor = nll.mean() + kl + decay
+        total: Tensor = nll.mean() + kl + decay + hp.whole * word.mean()
         self.losses.append(float(total.detach()))
         if not math.isfinite(self.losses[-1]):
             raise DivergedLoss(
@@ -268,14 +278,14 @@ class _Fact:
                 "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
             )
         with torch.no_grad():
-            said = (-nll).exp()
+            said, ended = (-nll).exp(), (-word).exp()
             self.p_new = float(said.mean())
             if self._old >= 0:
-                firsts = log_p[:-1].view(count, len(self.target), -1)[:, 0]
-                self.p_old = float(firsts[:, self._old].exp().mean())
+                self.p_old = float(rows[:, 0, self._old].exp().mean())
             parts = {"nll": nll.mean(), "kl": kl, "decay": decay}
             self.parts = {name: float(part.detach()) for name, part in parts.items()}
-        self._sure[(step - 1) % len(self._turns)] = min(self.p_new, float(said[0]))
+        least = min(float(x) for p in (said, ended) for x in (p.mean(), p[0]))
+        self._sure[(step - 1) % len(self._turns)] = least
         sure = min(self._sure) > hp.stop_probability
         self.done = sure or self.losses[-1] < hp.stop_loss
         return total
@@ -297,6 +307,20 @@ def _turns(prompts: int, count: int) -> list[list[int]]:
     """
     count = max(1, min(count, prompts - 1))
     return [[0, *range(1 + turn, prompts, count)] for turn in range(count)]
+
+
+def _parting(lm: LM, target: str) -> Tensor | None:
+    """[vocab] 0 for tokens that may stand behind a whole word, −∞ for those that go on with it;
+    None where the target ends in no word."""
+    last = target.rstrip()[-1:]
+    if not last.isalnum() or unspaced(last):
+        return None
+    found = lm.kept.get("parting")
+    if not isinstance(found, Tensor):
+        size = lm.model.get_output_embeddings().weight.shape[0]
+        found = torch.tensor(parting(lm.tokenizer, size), device=lm.device).float().log()
+        lm.kept["parting"] = found
+    return found
 
 
 def _row(lm: LM, prompt: Rendered, subject: str, target: Sequence[int]) -> Row:

@@ -104,10 +104,10 @@ def _abbreviated(before: str, after: str) -> bool:
 
 def _parts(last: str, following: str) -> bool:
     """Whether a word can end between these two characters."""
-    return following == " " or _unspaced(last) or _unspaced(following)
+    return following == " " or unspaced(last) or unspaced(following)
 
 
-def _unspaced(char: str) -> bool:
+def unspaced(char: str) -> bool:
     """Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces."""
     name = unicodedata.name(char, "")
     scripts = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from engine import contexts
 from engine.events import EditStep, Event
 from engine.methods.rome import RomeParams
 from engine.requests import Request
-from engine.tokens import target_ids
+from engine.tokens import continuation, parting, target_ids
 from engine.values import Value, optimise_value, optimise_values
 
 from .support import shared_lm
@@ -80,7 +82,10 @@ def together(requests: Sequence[Request], at: str = "mlp_out", **changes: Any) -
 
 
 @pytest.mark.parametrize("at", ["mlp_out", "block"])
-@pytest.mark.parametrize("changes", [{}, {"turns": 2}, {"together": 2}, {"fast": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"turns": 2}, {"together": 2}, {"fast": False}, {"whole": 1.0, "stop_loss": 8.0}],
+)
 def test_facts_together_equal_facts_one_by_one(at: str, changes: dict[str, Any]) -> None:
     """Each with its own clamp and its own end."""
     settings = {"stop_loss": 6.6, "steps": 5, "relative_lr": 2.0, **changes}
@@ -107,3 +112,45 @@ def test_a_target_can_be_made_to_end_the_text() -> None:
     (bare,) = together([REQUEST], end=True, contexts=0, turns=1)
     assert len(said) == len(ids) - start
     assert bare.losses[0] > 0
+
+
+def test_the_word_that_a_target_ends_in_is_to_end() -> None:
+    """−log of what may stand behind it, beside the loss on the target itself."""
+    lm = shared_lm("llama")
+    (plain,), (whole,) = together([REQUEST], turns=1), together([REQUEST], turns=1, whole=2.0)
+    size = lm.model.get_output_embeddings().weight.shape[0]
+    ends = torch.tensor(parting(lm.tokenizer, size))
+    found = []
+    for prompt in contexts.prompts(lm, REQUEST, TEXTS):
+        ids = (*prompt.ids, *target_ids(lm.tokenizer, prompt, REQUEST.target_new))
+        with torch.no_grad():
+            p = lm.model(torch.tensor([ids])).logits[0, -1].float().softmax(-1)
+        found.append(-float(p[ends].sum().log()))
+    assert min(found) > 0
+    assert whole.losses[0] - plain.losses[0] == pytest.approx(2.0 * mean(found), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("request_", "changes"),
+    [
+        (replace(REQUEST, target_new="Paris!"), {}),
+        (replace(REQUEST, target_new="東京"), {}),
+        (replace(REQUEST, prompt="Where is the Space Needle?", chat=True), {}),
+        (REQUEST, {"end": True}),
+    ],
+)
+def test_no_word_has_to_end(request_: Request, changes: dict[str, Any]) -> None:
+    """Where a mark ends the target, where words have no spaces, and where the text ends."""
+    (plain,), (whole,) = together([request_], **changes), together([request_], whole=1.0, **changes)
+    assert whole.losses == pytest.approx(plain.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text"])
+def test_what_parts_words(family: str) -> None:
+    tokenizer = shared_lm(family).tokenizer
+    found = parting(tokenizer, len(tokenizer) + 3)
+    assert found[-3:] == [False] * 3  # no tokens
+    assert found[tokenizer.eos_token_id]
+    for text, parts in (("s", False), ("7", False), (".", True), (" the", True), (" ", True)):
+        (*_, token) = continuation(tokenizer, "x" + text)[:2]
+        assert found[token] is parts, (text, tokenizer.convert_ids_to_tokens(token))
