@@ -194,11 +194,12 @@ def _told(
     """Means over the facts; those that are done count with what they ended with."""
     start, count = of
     groups, group = -(-count // hp.together), start // hp.together
+    names = dict.fromkeys(name for fact in facts for name in fact.parts)
     return EditStep(
         step=group * hp.steps + step,
         of=groups * hp.steps,
         loss=_mean([fact.losses[-1] for fact in facts]),
-        parts={name: _mean([f.parts[name] for f in facts]) for name in ("nll", "kl", "decay")},
+        parts={name: _mean([f.parts.get(name, 0.0) for f in facts]) for name in names},
         p_new=_mean([fact.p_new for fact in facts]),
         p_old=_mean([fact.p_old for fact in facts if not math.isnan(fact.p_old)]),
         delta_norm=float(deltas.detach().norm(dim=1).mean()),
@@ -265,12 +266,15 @@ class _Fact:
         rows = log_p[:-1].view(-1, self.wanted, log_p.shape[-1])
         size = len(self.target)
         nll = -rows[:, list(range(size)), list(self.target)].mean(1)
-        word = torch.zeros_like(nll)
+        word = torch.zeros_like(nll)  # −log P(a word ends)
         if self._parting is not None:
             word = -(rows[:, -1] + self._parting).logsumexp(-1)
         kl = hp.kl * (self._before.exp() * (self._before - log_p[-1])).sum()
         decay = hp.decay * delta.norm() / self.norm0**2
-        total: Tensor = nll.mean() + kl + decay + hp.whole * word.mean()
+        parts = {"nll": nll.mean(), "kl": kl, "decay": decay}
+        if self._parting is not None:
+            parts["word"] = hp.whole * word.mean()
+        total = torch.stack(list(parts.values())).sum()
         self.losses.append(float(total.detach()))
         if not math.isfinite(self.losses[-1]):
             raise DivergedLoss(
@@ -282,8 +286,7 @@ class _Fact:
             self.p_new = float(said.mean())
             if self._old >= 0:
                 self.p_old = float(rows[:, 0, self._old].exp().mean())
-            parts = {"nll": nll.mean(), "kl": kl, "decay": decay}
-            self.parts = {name: float(part.detach()) for name, part in parts.items()}
+            self.parts = {name: float(part) for name, part in parts.items()}
         least = min(float(x) for p in (said, ended) for x in (p.mean(), p[0]))
         self._sure[(step - 1) % len(self._turns)] = least
         sure = min(self._sure) > hp.stop_probability

@@ -128,6 +128,10 @@ def test_the_word_that_a_target_ends_in_is_to_end() -> None:
         found.append(-float(p[ends].sum().log()))
     assert min(found) > 0
     assert whole.losses[0] - plain.losses[0] == pytest.approx(2.0 * mean(found), rel=1e-3)
+    for step in optimise(whole=2.0)[0]:
+        if isinstance(step, EditStep):
+            assert "word" in step.parts
+            assert step.loss == pytest.approx(sum(step.parts.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize(
