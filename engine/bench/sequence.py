@@ -65,7 +65,7 @@ class Settings:
             "hparams": found.to_json(),
             "seed": self.seed,
             "resolve": self.resolve,
-            "text": self.text,
+            "prose": self.text,
         }
 
 
