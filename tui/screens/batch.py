@@ -33,6 +33,7 @@ class BatchScreen(ModalScreen[None]):
         super().__init__()
         self.facts = batch  # not `batch`: a screen has a method of that name
         self._drawn: list[tuple[str, ...]] = []
+        self._followed = -1  # the last row that was seen at work: the cursor went there
 
     def compose(self) -> ComposeResult:
         with Vertical(id="batch"):
@@ -63,8 +64,11 @@ class BatchScreen(ModalScreen[None]):
                 self._drawn[number - 1] = fresh
                 for name, cell in zip(("#", "state", "s", "fact"), fresh, strict=True):
                     table.update_cell(str(number), name, Text(cell))
-                if row.state == "running":
-                    table.move_cursor(row=number - 1)
+        states = [row.state for row in self.facts.rows]
+        running = max((i for i, state in enumerate(states) if state == "running"), default=-1)
+        if running not in (-1, self._followed):
+            self._followed = running
+            table.move_cursor(row=running)
         self.query_one(ProgressLine).show(self.facts.share(), self.facts.progress())
         over = self.facts.finished
         hint = "Esc closes" if over else "Esc stops · h hides, the work goes on"
