@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tui")]
 
 import recorded  # noqa: E402
-from scenes import SCENES, play  # noqa: E402
+from scenes import SCENES, play, rest  # noqa: E402
 from scripted import Clock  # noqa: E402
 
 from tui.player import Player  # noqa: E402
@@ -103,7 +103,7 @@ async def replayed(size: tuple[int, int]) -> str:
     app.animation_level = "none"
     async with app.run_test(size=size) as pilot:
         await pilot.press("space", "right_square_bracket", *["right"] * 9)
-        await pilot.pause()
+        await rest(pilot)
         return app.export_screenshot(title="llm-edit")
 
 

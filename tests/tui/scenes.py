@@ -73,6 +73,23 @@ async def settle(pilot: Pilot, *, jobs: bool = True) -> None:
     await pilot.pause()
 
 
+async def rest(pilot: Pilot) -> None:
+    """Wait until the picture has stood still for a while.
+
+    A pause ends when the process has had little to do for 20 ms, and so it does when the machine
+    did not let it run: what was asked for meanwhile may be drawn later.
+    """
+    drawn, still = None, 0
+    for _ in range(500):
+        await pilot.pause(0.02)
+        picture = pilot.app.screen._compositor.render_strips()
+        still = still + 1 if picture == drawn else 0
+        if still == 4:
+            return
+        drawn = picture
+    raise AssertionError("the screen does not come to rest")
+
+
 async def reach(pilot: Pilot, gate) -> None:  # type: ignore[no-untyped-def]
     """Wait until the script stands at a gate, and what came before it is drawn."""
     for _ in range(600):
@@ -296,6 +313,7 @@ async def play(
         with frozen(app.clock):  # type: ignore[attr-defined]
             async with app.run_test(size=size) as pilot:
                 await SCENES[name](pilot)
+                await rest(pilot)
                 yield app
     finally:
         app.assistant.open_all()  # type: ignore[attr-defined]
