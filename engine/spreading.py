@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -76,11 +76,12 @@ def spread(
     rows  how the method distributes the residuals R over keys: the update is R B
     """
     patches: list[LowRank] = []
+    subjects = Subjects(lm, requests, prompts, lm.site(at, hp.last))
     for layer in hp.layers:
         yield Loading(stage="layers", done=len(patches), total=len(hp.layers), unit="layers")
         left = len(hp.layers) - len(patches)
         with lm.active(patches):
-            seen = look(lm, requests, prompts, layer, lm.site(at, hp.last))
+            seen = subjects.look(layer)
         missing = values - seen.reached
         wanted = missing / (left**0.5 if hp.root else left)
         residual = through_norm(lm, layer, seen.output, wanted) if at == "block" else wanted
@@ -104,38 +105,75 @@ class Seen:
     reached: Tensor
 
 
-@torch.no_grad()
-def look(
-    lm: LM, requests: Sequence[Request], prompts: Sequence[Prompts], layer: int, last: str
-) -> Seen:
-    """Run every prompt as far as it matters: to its subject's last token and to module `last`."""
-    cut, counts = [], []
-    for request, own in zip(requests, prompts, strict=True):
-        if request.subject is None:
-            raise BadRequest(
-                "every fact needs the subject of its prompt.", "Name it: --subject ..."
-            )
-        cut += [prompt.ids[: last_token(prompt, request.subject) + 1] for prompt in own]
-        counts.append(len(own))
-    mlp = lm.site("mlp_out", layer)
-    found: list[list[Tensor]] = [[], [], []]
-    for start in range(0, len(cut), _BATCH):
-        ids, mask = lm.pack(cut[start : start + _BATCH])
-        with ExitStack() as stack:
-            keys = stack.enter_context(hooks.capture(lm.model, mlp, inputs=True))
-            outputs = stack.enter_context(hooks.capture(lm.model, mlp))
-            ends = stack.enter_context(hooks.capture(lm.model, last, stop=True))
-            lm.body(ids, mask)
-        n = len(ids)  # padding is on the left: the last column is the subject's last token
-        for kept, seen in zip(found, (keys[mlp], outputs[mlp], ends[last]), strict=True):
-            kept.append(seen.reshape(n, ids.shape[1], -1)[:, -1].float())
-    K, V, H = (torch.cat(parts) for parts in found)
-    bare = torch.tensor(counts).cumsum(0) - torch.tensor(counts)
-    per_fact = [
-        own[0] if len(own) == 1 else (own[0] + own[1:].mean(0)) / 2
-        for own in torch.split(K, counts)
-    ]
-    return Seen(torch.stack(per_fact), V[bare], H[bare])
+class Subjects:
+    """Every prompt, cut behind its subject's last token, in a model whose layers are being changed
+    from below: `look` goes up, and blocks that stay as they were at the last look do not run again.
+    """
+
+    def __init__(
+        self, lm: LM, requests: Sequence[Request], prompts: Sequence[Prompts], last: str
+    ) -> None:
+        """
+        last  the module that the edit is about
+        """
+        bare, others = [], []
+        for request, own in zip(requests, prompts, strict=True):
+            if request.subject is None:
+                raise BadRequest(
+                    "every fact needs the subject of its prompt.", "Name it: --subject ..."
+                )
+            cut = [prompt.ids[: last_token(prompt, request.subject) + 1] for prompt in own]
+            bare.append(cut[0])
+            others += cut[1:]
+        self._lm, self._last = lm, last
+        self._contexts = [len(own) - 1 for own in prompts]  # of each fact
+        self._bare, self._others = _Rows(lm, bare), _Rows(lm, others)
+
+    def look(self, layer: int) -> Seen:
+        """At this layer. Since the last look, nothing below that look's layer may have changed."""
+        keys, output, reached = self._bare.see(layer, self._last)
+        others = keys[:0]
+        if any(self._contexts):
+            others, _, _ = self._others.see(layer, self._lm.site("mlp_out", layer))
+        means = [
+            (own + more.mean(0)) / 2 if len(more) else own
+            for own, more in zip(keys, torch.split(others, self._contexts), strict=True)
+        ]
+        return Seen(torch.stack(means), output, reached)
+
+
+class _Rows:
+    """Sequences of tokens that are read at their last one."""
+
+    def __init__(self, lm: LM, rows: Sequence[Sequence[int]]) -> None:
+        self._lm = lm
+        starts = range(0, len(rows), _BATCH)
+        self._batches = [lm.pack(rows[start : start + _BATCH]) for start in starts]
+        self._constant = 0  # so many blocks need not run again ...
+        self._reached: list[Any] = [None] * len(self._batches)  # ... and this is what they put out
+
+    @torch.no_grad()
+    def see(self, layer: int, last: str) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer's keys, its mlp_out and module `last`, where the run ends; [n, ...] each."""
+        model, mlp = self._lm.model, self._lm.site("mlp_out", layer)
+        below = [self._lm.site("block", i) for i in range(layer)]
+        found: list[list[Tensor]] = [[], [], []]
+        for batch, (ids, mask) in enumerate(self._batches):
+            constant = dict.fromkeys(below[: self._constant], self._reached[batch])
+            with ExitStack() as stack:
+                stack.enter_context(hooks.skipped(model, constant))
+                blocks = stack.enter_context(hooks.raw_outputs(model, *below[-1:]))
+                keys = stack.enter_context(hooks.capture(model, mlp, inputs=True))
+                outputs = stack.enter_context(hooks.capture(model, mlp))
+                ends = stack.enter_context(hooks.capture(model, last, stop=True))
+                self._lm.body(ids, mask)
+            self._reached[batch] = next(iter(blocks.values()), None)
+            n = len(ids)  # padding is on the left: the last column is the subject's last token
+            for kept, seen in zip(found, (keys[mlp], outputs[mlp], ends[last]), strict=True):
+                kept.append(seen.reshape(n, ids.shape[1], -1)[:, -1].float())
+        self._constant = layer
+        K, V, H = (torch.cat(parts) for parts in found)
+        return K, V, H
 
 
 @torch.no_grad()

@@ -118,18 +118,21 @@ def optimise_values(
     *,
     at: At = "mlp_out",
 ) -> Generator[Event, None, list[Value]]:
-    """Find δ for every fact, `hp.together` of them at a time.
+    """Find δ for every fact, `hp.together` of them at a time, those of alike lengths together.
 
     at  the module of `layer` whose output δ is added to; of two, δ is [2d]
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
     SubjectAmbiguous, DivergedLoss.
     """
-    found: list[Value] = []
-    for start in range(0, len(requests), hp.together):
-        group = slice(start, start + hp.together)
-        facts = [_Fact(lm, *each, hp) for each in zip(requests[group], prompts[group], strict=True)]
-        found += yield from _optimise(lm, facts, layer, at, hp, of=(start, len(requests)))
-    return found
+    facts = [_Fact(lm, *each, hp) for each in zip(requests, prompts, strict=True)]
+    order = sorted(range(len(facts)), key=lambda i: facts[i].length)
+    found: dict[int, Value] = {}
+    for start in range(0, len(facts), hp.together):
+        group = order[start : start + hp.together]
+        together = [facts[i] for i in group]
+        values = yield from _optimise(lm, together, layer, at, hp, of=(start, len(facts)))
+        found.update(zip(group, values, strict=True))
+    return [found[i] for i in range(len(facts))]
 
 
 def _optimise(
@@ -180,12 +183,10 @@ def _step(
     rows = [row for _, own in chosen for row in own]
     owner = [i for i, own in chosen for _ in own]
     log_p = run.logits(deltas[owner], rows).log_softmax(-1)  # [wanted, vocab]
-    losses, start = [], 0
-    for i, own in chosen:
-        count = (len(own) - 1) * facts[i].wanted + 1
-        losses.append(facts[i].loss(log_p[start : start + count], deltas[i], step, hp))
-        start += count
-    return torch.stack(losses).sum()
+    counts = [(len(own) - 1) * facts[i].wanted + 1 for i, own in chosen]
+    # split, not slices: the gradient of each slice is as large as all of log_p
+    parts = zip(open_, torch.split(log_p, counts), strict=True)
+    return torch.stack([facts[i].loss(part, deltas[i], step, hp) for i, part in parts]).sum()
 
 
 def _told(
@@ -233,6 +234,7 @@ class _Fact:
         self.wanted = len(read)  # positions of a prompt's row whose logits are read
         self.rows = [_row(lm, prompt, request.subject, read) for prompt in prompts]
         self.rows.append(_essence(lm, request))
+        self.length = max(len(row.ids) - row.lookup for row in self.rows)  # tokens that a step runs
         self.done = False
         self.losses: list[float] = []
         self.parts: dict[str, float] = {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import contexts
+from engine import contexts, hooks
 from engine.closed_form import rows, weighted
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss
@@ -21,7 +21,7 @@ from engine.methods.memit import MemitParams, memit
 from engine.methods.pmet import PmetParams, pmet
 from engine.methods.rome import RomeParams, r_rome
 from engine.requests import Request
-from engine.spreading import look, through_norm
+from engine.spreading import Subjects, through_norm
 from engine.values import optimise_values
 from tests.tiny import CAUSAL
 
@@ -77,18 +77,34 @@ def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, 
     assert [patch.site for patch in edit.patches] == [lm.site("mlp_out", i) for i in (0, 1)]
     for layer, patch in enumerate(edit.patches):
         with lm.active(edit.patches[:layer]):
-            seen = look(lm, FACTS, prompts, layer, lm.site("block", 1))
+            seen = Subjects(lm, FACTS, prompts, lm.site("block", 1)).look(layer)
         residual = through_norm(lm, layer, seen.output, (z - seen.reached) / (2 - layer)).T
         K = seen.keys.T
         M = lm.arch.mlp_width * moments[layer].C + K @ K.T
         assert near(patch.A @ patch.B @ M, residual @ K.T)
 
 
+@pytest.mark.parametrize("family", CAUSAL)
+def test_blocks_below_the_last_look_are_not_run_again(family: str, text: str) -> None:
+    lm = shared_lm(family)
+    _, edit, _ = run(lm, "memit", text)
+    prompts, last, below = prompts_of(lm, edit), lm.site("block", 1), lm.site("mlp_out", 0)
+    subjects = Subjects(lm, FACTS, prompts, last)
+    subjects.look(1)
+    with lm.active(edit.patches[1:]):
+        with hooks.capture(lm.model, below) as ran:
+            again = subjects.look(1)
+        anew = Subjects(lm, FACTS, prompts, last).look(1)
+    assert not ran
+    for one, other in zip(vars(again).values(), vars(anew).values(), strict=True):
+        assert near(one, other, 1e-5)
+
+
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
 def test_behind_a_norm_the_block_moves_in_the_direction_that_was_wanted(family: str) -> None:
     lm = shared_lm(family)
     prompts = [[lm.statement(request.prompt)] for request in FACTS]
-    seen = look(lm, FACTS, prompts, 0, lm.site("block", 0))
+    seen = Subjects(lm, FACTS, prompts, lm.site("block", 0)).look(0)
     norm = lm.model.get_submodule(lm.site("post_mlp_norm", 0))
     y = norm(seen.output)
     wanted = 0.3 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
@@ -108,7 +124,7 @@ def test_the_block_output_reaches_z_when_ordinary_keys_weigh_nothing(
     _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     with lm.active(edit.patches):
-        seen = look(lm, FACTS, prompts, 1, lm.site("block", 1))
+        seen = Subjects(lm, FACTS, prompts, lm.site("block", 1)).look(1)
     assert near(seen.reached, z, 1e-2)
 
 
@@ -126,7 +142,7 @@ def test_pmet_asks_the_mlp_for_its_part_by_the_root_of_the_layers_left(
     _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
     for layer, patch in enumerate(edit.patches):
         with lm.active(edit.patches[:layer]):
-            seen = look(lm, FACTS, prompts, layer, lm.site("mlp_out", 1))
+            seen = Subjects(lm, FACTS, prompts, lm.site("mlp_out", 1)).look(layer)
         residual = ((v - seen.reached) / (2 - layer) ** 0.5).T
         M = lm.arch.mlp_width * moments[layer].C + seen.keys.T @ seen.keys
         assert near(patch.A @ patch.B @ M, residual @ seen.keys)
