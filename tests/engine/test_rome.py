@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.metadata
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import contexts, hooks, methods
+from engine import contexts, hooks
 from engine.arch import weight_of
 from engine.edit import Edit
-from engine.errors import BadRequest, DivergedLoss, EditFailed, UnknownName
+from engine.errors import BadRequest, DivergedLoss, EditFailed
 from engine.events import EditPlanned, EditStep, Event, Note
 from engine.lm import LM
 from engine.methods.rome import RomeParams, direction, r_rome, rome
@@ -506,33 +505,3 @@ def test_requests_it_cannot_take(method: str, text: str) -> None:
     ):
         with pytest.raises(BadRequest, match=message):
             finish(RUNS[method](lm, requests, params(text)))
-
-
-# -- the registry -------------------------------------------------------------------------------
-
-
-def test_methods_are_found_by_name() -> None:
-    assert methods.get("rome").run() is rome
-    assert methods.get("r-rome").run() is r_rome
-    assert methods.get("r-rome").params_class() is RomeParams
-    for name, info in methods.methods().items():
-        assert info.name == name
-        assert info.summary
-        assert info.paper
-    with pytest.raises(UnknownName, match=r"unknown method 'r-rom'\. Did you mean 'r-rome'"):
-        methods.get("r-rom")
-
-
-def test_installed_packages_can_add_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = methods.MethodInfo(name="mine", target="a:b", params="a:c", summary="s", paper="p")
-    impostor = dataclasses.replace(theirs, name="rome")
-
-    class Point:
-        def __init__(self, value: object) -> None:
-            self.name, self.value = "theirs", "a:b"
-            self.load = lambda: value
-
-    points = [Point(theirs), Point(impostor), Point("not a method")]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    assert methods.get("mine") is theirs
-    assert methods.get("rome").run() is rome
