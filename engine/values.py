@@ -266,34 +266,44 @@ class _Fact:
         if self._before is None:
             self._before = log_p[-1].detach()
         rows = log_p[:-1].view(-1, self.wanted, log_p.shape[-1])
-        size = len(self.target)
-        nll = -rows[:, list(range(size)), list(self.target)].mean(1)
-        word = torch.zeros_like(nll)  # −log P(a word ends)
+        said, ended = self._said(rows), self._ended(rows)
+        parts = {
+            "nll": -said.mean(),
+            "kl": hp.kl * (self._before.exp() * (self._before - log_p[-1])).sum(),
+            "decay": hp.decay * delta.norm() / self.norm0**2,
+        }
         if self._parting is not None:
-            word = -(rows[:, -1] + self._parting).logsumexp(-1)
-        kl = hp.kl * (self._before.exp() * (self._before - log_p[-1])).sum()
-        decay = hp.decay * delta.norm() / self.norm0**2
-        parts = {"nll": nll.mean(), "kl": kl, "decay": decay}
-        if self._parting is not None:
-            parts["word"] = hp.whole * word.mean()
+            parts["word"] = -hp.whole * ended.mean()
         total = torch.stack(list(parts.values())).sum()
+        self.parts = {name: float(part.detach()) for name, part in parts.items()}
         self.losses.append(float(total.detach()))
         if not math.isfinite(self.losses[-1]):
             raise DivergedLoss(
                 f"the loss became {self.losses[-1]} at step {step}.",
                 "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
             )
-        with torch.no_grad():
-            said, ended = (-nll).exp(), (-word).exp()
-            self.p_new = float(said.mean())
-            if self._old >= 0:
-                self.p_old = float(rows[:, 0, self._old].exp().mean())
-            self.parts = {name: float(part) for name, part in parts.items()}
+        if self._old >= 0:
+            self.p_old = float(rows[:, 0, self._old].detach().exp().mean())
+        self._judge(said.detach().exp(), ended.detach().exp(), step, hp)
+        return total
+
+    def _said(self, rows: Tensor) -> Tensor:
+        """[prompts] log p of the target, the mean over its tokens."""
+        size = len(self.target)
+        return rows[:, list(range(size)), list(self.target)].mean(1)
+
+    def _ended(self, rows: Tensor) -> Tensor:
+        """[prompts] log P(a word ends); 0 where that is not asked for."""
+        if self._parting is None:
+            return torch.zeros(len(rows), device=rows.device)
+        return (rows[:, -1] + self._parting).logsumexp(-1)
+
+    def _judge(self, said: Tensor, ended: Tensor, step: int, hp: ValueParams) -> None:
+        """Done where the loss is low, or every turn was sure when it was last seen."""
+        self.p_new = float(said.mean())
         least = min(float(x) for p in (said, ended) for x in (p.mean(), p[0]))
         self._sure[(step - 1) % len(self._turns)] = least
-        sure = min(self._sure) > hp.stop_probability
-        self.done = sure or self.losses[-1] < hp.stop_loss
-        return total
+        self.done = min(self._sure) > hp.stop_probability or self.losses[-1] < hp.stop_loss
 
     def value(self, run: Full | Suffix, delta: Tensor) -> Value:
         return Value(
