@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from engine import contexts
+from engine import contexts, values
 from engine.events import EditStep, Event
+from engine.lm import LM
 from engine.methods.rome import RomeParams
 from engine.requests import Request
+from engine.rerun import Row
 from engine.tokens import continuation, parting, target_ids
 from engine.values import Value, optimise_value, optimise_values
 
@@ -97,6 +99,23 @@ def test_facts_together_equal_facts_one_by_one(at: str, changes: dict[str, Any])
         assert one.losses == pytest.approx(other.losses, rel=1e-3)
         for name in ("keys", "outputs", "delta"):
             assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-3), name
+
+
+def test_facts_of_alike_lengths_are_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are padded to the longest of them."""
+    groups: list[list[int]] = []
+    plain = values.rerun
+
+    def watched(lm: LM, rows: Sequence[Row], *args: Any, **more: Any) -> Any:
+        groups.append([len(row.ids) - row.lookup for row in rows])
+        return plain(lm, rows, *args, **more)
+
+    monkeypatch.setattr(values, "rerun", watched)
+    targets = ("Paris", "the tower in the north of the city", "Sydney", "the old tower in the city")
+    together([replace(REQUEST, target_new=target) for target in targets], together=2, steps=1)
+    longest = [max(group) for group in groups]
+    assert len(groups) == 2
+    assert longest[0] < min(size for size in groups[1] if size > 1)
 
 
 def test_a_target_can_be_made_to_end_the_text() -> None:
