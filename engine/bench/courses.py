@@ -34,7 +34,7 @@ def side_by_side(files: Mapping[str, Results]) -> str:
     numbers = sorted({number for course in found.values() for number in course})
     tables = [
         _table("all said so far, free decoding (%)", found, numbers[1:], _said),
-        _table("perplexity", found, numbers, lambda row: f"{row['perplexity']:.3g}"),
+        _table("perplexity", found, numbers, lambda row: f"{row['perplexity']:.4g}"),
         _table("‖Δ‖/‖W‖, the largest of all weights", found, numbers[1:], _weight),
     ]
     times = [["", "s an edit, median", "s, p95", "edits", "of them failed"]]
@@ -89,13 +89,16 @@ def draw(files: Mapping[str, Results], path: Path) -> None:
             again = name.endswith(AGAIN)
             axes.plot(*zip(*known, strict=True), "x--" if again else "o-", label=name, markersize=4)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("edits")
         axes.set_title(title, fontsize=10)
     every[0].set_ylim(0, 102)
-    every[1].set_yscale("log")
+    lowest, highest = every[1].get_ylim()
+    if highest > 10 * lowest > 0:
+        every[1].set_yscale("log")
     unedited = next((course[0] for course in found.values() if 0 in course), None)
     if unedited is not None:
         every[1].axhline(unedited["perplexity"], color="grey", linewidth=0.8, linestyle=":")
     figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    with matplotlib.rc_context({"svg.hashsalt": "llm-edit"}):
+    with matplotlib.rc_context({"svg.hashsalt": "llm-edit", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

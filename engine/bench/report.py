@@ -261,7 +261,7 @@ def cite(results: Results, n: int | None = None, settings: JsonDict | None = Non
     return (
         f"{data}{method}model {s['model']} (fingerprint {s['fingerprint'][:12]}), "
         f"{s['dtype']} on {s['device']}{count}; {rest}. {machine}, {e['cores']} cores, "
-        f"{e['threads']} threads, {e['platform']}; {versions}.{intervals}\n\n"
+        f"threads {e['threads']}, {e['platform']}; {versions}.{intervals}\n\n"
         f"    {e['command']}"
     )
 
