@@ -296,15 +296,15 @@ def _zeros(file: Path, good: Members, size: int, declared: int | None = None) ->
 
 
 def _frugal(read: Callable[[], object]) -> None:
-    """Within a second and 20 MB."""
-    start = time.perf_counter()
+    """Within 20 MB, and before all of it is unpacked: ten seconds of work and more."""
+    start = time.process_time()
     tracemalloc.start()
     try:
         read()
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5
 
 
 def test_ten_gigabytes_of_zeros(good: Members, file: Path, refused: Refused) -> None:

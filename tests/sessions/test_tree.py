@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,16 +142,18 @@ def test_unknown_things(scribe: Scribe) -> None:
     assert running.kind == "edit"
 
 
-def test_five_hundred_messages_are_read_in_fifty_milliseconds(scribe: Scribe) -> None:
+def test_five_hundred_messages_are_read_in_a_few_queries(
+    scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, session = scribe.store, scribe.session().id
     for i in range(250):
         store.add_message(session, "user", f"question {i} " * 20)
         store.add_message(session, "assistant", f"answer {i} " * 40)
-    best = 1.0
-    for _ in range(20):  # one that nothing else disturbs
-        start = time.perf_counter()
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        rows = store._db.rows
+        patch.setattr(store._db, "rows", lambda sql, *a: (asked.append(sql), rows(sql, *a))[1])
         nodes, messages = store.path(session), store.conversation(session)
-        best = min(best, time.perf_counter() - start)
     assert len(nodes) == len(messages) == 500
     assert [m.text for m in messages[:2]] == ["question 0 " * 20, "answer 0 " * 40]
-    assert best < 0.05
+    assert 2 <= len(asked) < 10
