@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from .errors import BadRequest
 from .events import Event, Loading
 from .patches import LowRank
 from .tokens import Rendered, last_token
-from .values import ValueParams
+from .values import At, ValueParams
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -38,6 +38,8 @@ _BATCH = 64  # rows at a time
 @dataclass(frozen=True, kw_only=True)
 class SpreadParams(ValueParams):
     """Hyper-parameters of an edit spread over layers."""
+
+    at: ClassVar[At] = "block"
 
     first: Layer  # 0-based
     last: Layer  # where the value is sought; edited too
@@ -66,16 +68,14 @@ def spread(
     values: Tensor,
     hp: SpreadParams,
     rows: Rows,
-    *,
-    at: str = "block",
 ) -> Generator[Event, None, tuple[LowRank, ...]]:
-    """A patch per layer that together bring the output of a module of the last layer to `values`
-    [n, d].
+    """A patch per layer that together bring an output of the last layer to `values` [n, d]: the
+    block's, or that of mlp_out where `hp.at` names it.
 
-    at    that module: "block" or "mlp_out"
     rows  how the method distributes the residuals R over keys: the update is R B
     """
     patches: list[LowRank] = []
+    at = hp.at.split("+")[-1]
     subjects = Subjects(lm, requests, prompts, lm.site(at, hp.last))
     for layer in hp.layers:
         yield Loading(stage="layers", done=len(patches), total=len(hp.layers), unit="layers")

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,9 +41,17 @@ if TYPE_CHECKING:
     from .requests import Request
 
 
+At = Literal["mlp_out", "block", "attn_out+mlp_out"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ValueParams(HParams):
-    """Hyper-parameters of v*, and of the statistics beside it."""
+    """Hyper-parameters of v*, and of the statistics beside it.
+
+    at  the module of the layer whose output δ is added to; of two, δ is [2d]
+    """
+
+    at: ClassVar[At] = "mlp_out"
 
     contexts: int = 10  # generated texts put before the prompt, besides the bare prompt
     steps: int = 20
@@ -98,14 +106,13 @@ class Value:
         return self.keys.mean(0, keepdim=True)
 
 
-At = Literal["mlp_out", "block", "attn_out+mlp_out"]
 Prompts = Sequence[Rendered]  # the bare prompt first, then one per context
 
 
 def optimise_value(
     lm: LM, request: Request, prompts: Prompts, layer: int, hp: ValueParams
 ) -> Generator[Event, None, Value]:
-    """Find δ at mlp_out for one fact: see `optimise_values`."""
+    """Find δ for one fact: see `optimise_values`."""
     return (yield from optimise_values(lm, [request], [prompts], layer, hp))[0]
 
 
@@ -115,12 +122,10 @@ def optimise_values(
     prompts: Sequence[Prompts],
     layer: int,
     hp: ValueParams,
-    *,
-    at: At = "mlp_out",
 ) -> Generator[Event, None, list[Value]]:
-    """Find δ for every fact, `hp.together` of them at a time, those of alike lengths together.
+    """Find δ at `hp.at` of `layer` for every fact, `hp.together` of them at a time, those of alike
+    lengths together.
 
-    at  the module of `layer` whose output δ is added to; of two, δ is [2d]
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
     SubjectAmbiguous, DivergedLoss.
     """
@@ -130,15 +135,20 @@ def optimise_values(
     for start in range(0, len(facts), hp.together):
         group = order[start : start + hp.together]
         together = [facts[i] for i in group]
-        values = yield from _optimise(lm, together, layer, at, hp, of=(start, len(facts)))
+        values = yield from _optimise(lm, together, layer, hp, of=(start, len(facts)))
         found.update(zip(group, values, strict=True))
     return [found[i] for i in range(len(facts))]
 
 
 def _optimise(
-    lm: LM, facts: Sequence[_Fact], layer: int, at: str, hp: ValueParams, *, of: tuple[int, int]
+    lm: LM,
+    facts: Sequence[_Fact],
+    layer: int,
+    hp: ValueParams,
+    *,
+    of: tuple[int, int],
 ) -> Generator[Event, None, list[Value]]:
-    run = rerun(lm, [row for fact in facts for row in fact.rows], layer, at=at, fast=hp.fast)
+    run = rerun(lm, [row for fact in facts for row in fact.rows], layer, at=hp.at, fast=hp.fast)
     start = 0
     for fact in facts:
         fact.place(run, start)
@@ -154,7 +164,7 @@ def _optimise(
     for step in range(1, hp.steps + 1):
         open_ = [i for i, fact in enumerate(facts) if not fact.done]
         total = _step(run, facts, open_, deltas, step, hp)
-        yield _told(facts, deltas, step, hp, of)
+        yield _told(facts, deltas.detach(), step, hp, of)
         if step == hp.steps or all(fact.done for fact in facts):
             break
         optimiser.zero_grad()
@@ -203,7 +213,7 @@ def _told(
         parts={name: _mean([f.parts.get(name, 0.0) for f in facts]) for name in names},
         p_new=_mean([fact.p_new for fact in facts]),
         p_old=_mean([fact.p_old for fact in facts if not math.isnan(fact.p_old)]),
-        delta_norm=float(deltas.detach().norm(dim=1).mean()),
+        delta_norm=float(deltas.norm(dim=1).mean()),
     )
 
 

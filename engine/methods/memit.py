@@ -27,7 +27,7 @@ from ..errors import BadRequest
 from ..events import Event, Note
 from ..patches import LowRank
 from ..spreading import Rows, SpreadParams, spread
-from ..values import At, Value, optimise_values
+from ..values import Value, optimise_values
 from .planning import planned
 
 if TYPE_CHECKING:
@@ -74,12 +74,9 @@ def inserted(
     solved: Rows,
     moments: dict[int, Moment],
     began: float,
-    *,
-    at: At = "block",
 ) -> Generator[Event, None, Edit]:
     """Values, then an update per layer: what MEMIT, AlphaEdit and PMET share.
 
-    at      where in the last layer the values are sought; the last module named is brought there
     solved  the method's closed form: see `spreading.spread`
     began   when setting up began, as of time.perf_counter()
     """
@@ -90,11 +87,10 @@ def inserted(
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
     yield planned(lm, requests, prompts, texts, sites, hp, name)
-    found = yield from optimise_values(lm, requests, prompts, hp.last, hp, at=at)
+    found = yield from optimise_values(lm, requests, prompts, hp.last, hp)
     optimised = time.perf_counter()
     values = torch.stack([value.outputs[0] + value.delta for value in found])[:, -lm.width :]
-    end = at.split("+")[-1]
-    patches = yield from spread(lm, requests, prompts, values, hp, solved, at=end)
+    patches = yield from spread(lm, requests, prompts, values, hp, solved)
     solving = time.perf_counter() - optimised
     yield Note(text=_told(found, patches))
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}

@@ -13,10 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..edit import Edit
 from ..events import Event
+from ..values import At
 from .memit import MemitParams, inserted, least_squares
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class PmetParams(MemitParams):
     """Hyper-parameters; see hparams/pmet/*.yaml for where the values come from."""
 
+    at: ClassVar[At] = "attn_out+mlp_out"
+
     root: bool = True
 
 
@@ -36,6 +39,4 @@ def pmet(lm: LM, requests: Sequence[Request], hp: PmetParams) -> Generator[Event
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
     solved = least_squares(lm, requests, hp, moments)
-    return (
-        yield from inserted(lm, requests, hp, "pmet", solved, moments, began, at="attn_out+mlp_out")
-    )
+    return (yield from inserted(lm, requests, hp, "pmet", solved, moments, began))

@@ -71,7 +71,7 @@ def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, 
     lm = shared_lm(family)
     _, edit, hp = run(lm, "memit", text)
     prompts = prompts_of(lm, edit)
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
     assert [patch.site for patch in edit.patches] == [lm.site("mlp_out", i) for i in (0, 1)]
@@ -121,7 +121,7 @@ def test_the_block_output_reaches_z_when_ordinary_keys_weigh_nothing(
     lm = shared_lm(family)
     _, edit, hp = run(lm, "memit", text, weight=1e-6, contexts=0)
     prompts = prompts_of(lm, edit)
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at="block"))
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     with lm.active(edit.patches):
         seen = Subjects(lm, FACTS, prompts, lm.site("block", 1)).look(1)
@@ -135,8 +135,7 @@ def test_pmet_asks_the_mlp_for_its_part_by_the_root_of_the_layers_left(
     lm = shared_lm(family)
     _, edit, hp = run(lm, "pmet", text)
     prompts = prompts_of(lm, edit)
-    both = "attn_out+mlp_out"
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp, at=both))
+    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
     assert values[0].delta.shape == (2 * lm.width,)
     v = torch.stack([(value.outputs[0] + value.delta)[lm.width :] for value in values])
     _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))

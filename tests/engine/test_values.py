@@ -13,6 +13,7 @@ import torch
 from engine import contexts, values
 from engine.events import EditStep, Event
 from engine.lm import LM
+from engine.methods.memit import MemitParams
 from engine.methods.rome import RomeParams
 from engine.requests import Request
 from engine.rerun import Row
@@ -73,9 +74,11 @@ OTHERS = (
 
 def together(requests: Sequence[Request], at: str = "mlp_out", **changes: Any) -> list[Value]:
     lm = shared_lm("llama")
-    hp = RomeParams(**{"layer": 0, "steps": 6, "relative_lr": 1.0, "lr": None, **changes})
+    own = {"layer": 0} if at == "mlp_out" else {"first": 0, "last": 0}
+    params = RomeParams if at == "mlp_out" else MemitParams
+    hp = params(**{**own, "steps": 6, "relative_lr": 1.0, "lr": None, **changes})
     given = [contexts.prompts(lm, request, TEXTS) for request in requests]
-    run = optimise_values(lm, requests, given, 0, hp, at=at)
+    run = optimise_values(lm, requests, given, 0, hp)
     while True:
         try:
             next(run)
