@@ -15,6 +15,8 @@ is read where the decoder begins. The papers take the bare prompt's norm for
 can have an output much smaller than anywhere else. The last term is ours: "Nottingham" is not
 said where the model goes on to "Nottinghamshire".
 
+With `fisher` the step is taken in u, δ = u P, and ‖u‖ takes the place of ‖δ‖: see engine/fisher.py.
+
 Facts are optimised together, some at a time; each has its own clamp and its own end.
 """
 
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from . import fisher
 from .above import placed
 from .config import HParams
 from .errors import DivergedLoss
@@ -66,6 +69,7 @@ class ValueParams(HParams):
     turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
     extend: float = 1.0  # then δ is made this many times as long, within the clamp
     end: bool = False  # statements too: the target is to end the text
+    fisher: bool = False  # δ where ordinary text feels it least
     whole: float = 0.0  # η; of targets that end in a letter or a digit, where no end is asked for
     together: int = 8  # facts optimised at a time
     text: str = "wikipedia-vital"  # what C is measured on: a text asset or a file
@@ -127,15 +131,16 @@ def optimise_values(
     lengths together.
 
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
-    SubjectAmbiguous, DivergedLoss.
+    SubjectAmbiguous, DivergedLoss; with `fisher` also what `fisher.shape` does.
     """
+    shape = (yield from fisher.shape(lm, layer, at=hp.at, text=hp.text)) if hp.fisher else None
     facts = [_Fact(lm, *each, hp) for each in zip(requests, prompts, strict=True)]
     order = sorted(range(len(facts)), key=lambda i: facts[i].length)
     found: dict[int, Value] = {}
     for start in range(0, len(facts), hp.together):
         group = order[start : start + hp.together]
         together = [facts[i] for i in group]
-        values = yield from _optimise(lm, together, layer, hp, of=(start, len(facts)))
+        values = yield from _optimise(lm, together, layer, hp, shape, of=(start, len(facts)))
         found.update(zip(group, values, strict=True))
     return [found[i] for i in range(len(facts))]
 
@@ -145,6 +150,7 @@ def _optimise(
     facts: Sequence[_Fact],
     layer: int,
     hp: ValueParams,
+    shape: Tensor | None,
     *,
     of: tuple[int, int],
 ) -> Generator[Event, None, list[Value]]:
@@ -163,8 +169,8 @@ def _optimise(
     optimiser = torch.optim.Adam([deltas], lr=hp.lr if hp.lr is not None else 1.0)
     for step in range(1, hp.steps + 1):
         open_ = [i for i, fact in enumerate(facts) if not fact.done]
-        total = _step(run, facts, open_, deltas, step, hp)
-        yield _told(facts, deltas.detach(), step, hp, of)
+        total = _step(run, facts, open_, deltas, shape, step, hp)
+        yield _told(facts, _shaped(deltas.detach(), shape), step, hp, of)
         if step == hp.steps or all(fact.done for fact in facts):
             break
         optimiser.zero_grad()
@@ -176,7 +182,7 @@ def _optimise(
             moved = before + scale[:, None] * (deltas - before)
             deltas.copy_(torch.where(still[:, None], _projected(moved, hp.clamp * norms), before))
     with torch.no_grad():
-        longer = _projected(deltas * hp.extend, hp.clamp * norms)
+        longer = _shaped(_projected(deltas * hp.extend, hp.clamp * norms), shape)
     return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
 
 
@@ -185,6 +191,7 @@ def _step(
     facts: Sequence[_Fact],
     open_: Sequence[int],
     deltas: Tensor,
+    shape: Tensor | None,
     step: int,
     hp: ValueParams,
 ) -> Tensor:
@@ -192,7 +199,7 @@ def _step(
     chosen = [(i, facts[i].turn(step)) for i in open_]
     rows = [row for _, own in chosen for row in own]
     owner = [i for i, own in chosen for _ in own]
-    log_p = run.logits(deltas[owner], rows).log_softmax(-1)  # [wanted, vocab]
+    log_p = run.logits(_shaped(deltas, shape)[owner], rows).log_softmax(-1)  # [wanted, vocab]
     counts = [(len(own) - 1) * facts[i].wanted + 1 for i, own in chosen]
     # split, not slices: the gradient of each slice is as large as all of log_p
     parts = zip(open_, torch.split(log_p, counts), strict=True)
@@ -219,6 +226,11 @@ def _told(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
+
+
+def _shaped(deltas: Tensor, shape: Tensor | None) -> Tensor:
+    """Rows u P; without a shape, rows u."""
+    return deltas if shape is None else deltas @ shape
 
 
 def _projected(deltas: Tensor, longest: Tensor) -> Tensor:

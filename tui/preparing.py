@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
-from engine import methods
+from engine import fisher, methods
 from engine.contexts import contexts
 from engine.correct import hparams_of
 from engine.events import Event
@@ -29,5 +29,7 @@ def prepare(
     layers = getattr(hp, "layers", None) or ([hp.layer] if hasattr(hp, "layer") else [])
     if hasattr(hp, "tokens") and layers:
         yield from lm.statistics.moments(layers, text=hp.text, tokens=hp.tokens)
+    if getattr(hp, "fisher", False):
+        yield from fisher.shape(lm, layers[-1], at=hp.at, text=hp.text)
     if hasattr(hp, "contexts") and not lm.encoder_decoder:  # whose are not made but read
         yield from contexts(lm, hp.contexts, seed)

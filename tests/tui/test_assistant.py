@@ -417,9 +417,12 @@ def test_an_edit_that_cannot_be_stored_is_not_applied(
     assert done(assistant.retry()).turn.answer == before
 
 
-def test_idle_work_is_finished_by_the_first_correction(make: Make) -> None:
+@pytest.mark.parametrize("more", [{}, {"fisher": "true"}])
+def test_idle_work_is_finished_by_the_first_correction(
+    make: Make, tmp_path: Path, more: dict[str, str]
+) -> None:
     """The correction takes over what the idle work began; the two never wait for each other."""
-    assistant = make(prepare=True)
+    assistant = make(prepare=True, hp=hparams(tmp_path, **LARGE, **more))
     view = done(assistant.correct("Paris", question=QUESTION, subject="Australia", probes=False))
     assert view.edit.state == "applied"
     second = assistant.correct("Emma", question=QUESTION, subject="Australia", probes=False)
