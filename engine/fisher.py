@@ -51,7 +51,7 @@ def shape(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event, None, T
     passages = yield from passages_of(text)
     digest = hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
     sites = [lm.site(role, layer) for role in at.split("+")]
-    name = f"fisher-{'+'.join(sites)}-{digest}"
+    name = f"fisher-{'+'.join(sites)}-{digest}-{LENGTH}-{PER_DIMENSION}"
     found = lm.kept.get(name)
     if not isinstance(found, Tensor):
         file = cache() / "statistics" / (lm.fingerprint[:16] or "unnamed") / f"{name}.safetensors"

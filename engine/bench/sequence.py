@@ -34,7 +34,7 @@ from .results import JsonDict, Results
 
 AT = (1, 10, 30, 100, 300, 1000)
 _COHORT = 10  # the first and the last so many facts
-_PASSAGES = 40  # of a text, its last ones: C is measured on the first ones
+_PASSAGES = 40  # of a text, its last ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class Settings:
 
     at       numbers of edits after which everything is asked
     resolve  ask once more with the closed-form edits solved again together
-    text     the text asset or file on whose last passages perplexity is measured; "": the packaged
-             prose
+    text     the text asset or file on whose last passages perplexity is measured, a few of which C
+             may be measured on too; "": the packaged prose
     """
 
     method: str = "r-rome"
