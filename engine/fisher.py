@@ -39,12 +39,13 @@ PER_DIMENSION = 12  # gradients for each of the output's dimensions
 BATCH = 4  # passages at a time: their logits are held
 
 
-def shape(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event, None, Tensor]:
+def preconditioner(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event, None, Tensor]:
     """P [d, d], symmetric, on the model's device; [2d, 2d] for two modules.
 
     at    role of the module, "block" say; of two, "attn_out+mlp_out"
     text  a text asset, or the path of a text file
-    Yields Loading(stage="statistics"). Raises BadSetting for an encoder-decoder, AssetUnavailable.
+    Yields Loading(stage="statistics"). Raises AssetUnavailable; BadSetting for an encoder-decoder,
+    and for a text of single tokens.
     """
     if lm.encoder_decoder:
         raise BadSetting("fisher: an encoder-decoder's text is not its own to draw.")
@@ -59,11 +60,11 @@ def shape(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event, None, T
         if kept is None:
             kept = {"F": (yield from _measured(lm, sites, passages))}
             measured.save(file, kept)
-        found = lm.kept[name] = rounded(kept["F"]).to(lm.device)
+        found = lm.kept[name] = inverse_root(kept["F"]).to(lm.device)
     return found
 
 
-def rounded(F: Tensor, ridge: float = RIDGE) -> Tensor:
+def inverse_root(F: Tensor, ridge: float = RIDGE) -> Tensor:
     """P ∝ (F̃ + ρI)^(−1/2) with tr P² = d: unit u, on the average over directions, unit δ."""
     values, vectors = torch.linalg.eigh(F.double())
     lengths = (values.clamp_min(0) / values.mean() + ridge).rsqrt()
@@ -79,13 +80,16 @@ def _measured(
     order = list(passages)
     random.Random(0).shuffle(order)
     draw = torch.Generator(device=lm.device).manual_seed(0)
-    total, seen, wanted = torch.zeros(()), 0, 0
-    while order and (not seen or seen < wanted):
+    d = lm.width * len(sites)
+    total, seen, wanted = torch.zeros(d, d, dtype=torch.float64), 0, PER_DIMENSION * d
+    while order and seen < wanted:
         batch, order = order[:BATCH], order[BATCH:]
         g = _gradients(lm, sites, batch, draw)
-        wanted = PER_DIMENSION * g.shape[1]
-        total, seen = total + (g.T @ g).double().cpu(), seen + len(g)
+        total += (g.T @ g).double().cpu()
+        seen += len(g)
         yield Loading(stage="statistics", done=min(seen, wanted), total=wanted, unit="tokens")
+    if not seen:
+        raise BadSetting("text: no passage has two tokens.")
     return (total / seen).float()
 
 

@@ -131,16 +131,16 @@ def optimise_values(
     lengths together.
 
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
-    SubjectAmbiguous, DivergedLoss; with `fisher` also what `fisher.shape` does.
+    SubjectAmbiguous, DivergedLoss; with `fisher` also what `fisher.preconditioner` does.
     """
-    shape = (yield from fisher.shape(lm, layer, at=hp.at, text=hp.text)) if hp.fisher else None
+    P = (yield from fisher.preconditioner(lm, layer, at=hp.at, text=hp.text)) if hp.fisher else None
     facts = [_Fact(lm, *each, hp) for each in zip(requests, prompts, strict=True)]
     order = sorted(range(len(facts)), key=lambda i: facts[i].length)
     found: dict[int, Value] = {}
     for start in range(0, len(facts), hp.together):
         group = order[start : start + hp.together]
         together = [facts[i] for i in group]
-        values = yield from _optimise(lm, together, layer, hp, shape, of=(start, len(facts)))
+        values = yield from _optimise(lm, together, layer, hp, P, of=(start, len(facts)))
         found.update(zip(group, values, strict=True))
     return [found[i] for i in range(len(facts))]
 
@@ -150,7 +150,7 @@ def _optimise(
     facts: Sequence[_Fact],
     layer: int,
     hp: ValueParams,
-    shape: Tensor | None,
+    P: Tensor | None,
     *,
     of: tuple[int, int],
 ) -> Generator[Event, None, list[Value]]:
@@ -169,8 +169,8 @@ def _optimise(
     optimiser = torch.optim.Adam([deltas], lr=hp.lr if hp.lr is not None else 1.0)
     for step in range(1, hp.steps + 1):
         open_ = [i for i, fact in enumerate(facts) if not fact.done]
-        total = _step(run, facts, open_, deltas, shape, step, hp)
-        yield _told(facts, _shaped(deltas.detach(), shape), step, hp, of)
+        total = _step(run, facts, open_, deltas, P, step, hp)
+        yield _told(facts, _shaped(deltas.detach(), P), step, hp, of)
         if step == hp.steps or all(fact.done for fact in facts):
             break
         optimiser.zero_grad()
@@ -182,7 +182,7 @@ def _optimise(
             moved = before + scale[:, None] * (deltas - before)
             deltas.copy_(torch.where(still[:, None], _projected(moved, hp.clamp * norms), before))
     with torch.no_grad():
-        longer = _shaped(_projected(deltas * hp.extend, hp.clamp * norms), shape)
+        longer = _shaped(_projected(deltas * hp.extend, hp.clamp * norms), P)
     return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
 
 
@@ -191,7 +191,7 @@ def _step(
     facts: Sequence[_Fact],
     open_: Sequence[int],
     deltas: Tensor,
-    shape: Tensor | None,
+    P: Tensor | None,
     step: int,
     hp: ValueParams,
 ) -> Tensor:
@@ -199,7 +199,7 @@ def _step(
     chosen = [(i, facts[i].turn(step)) for i in open_]
     rows = [row for _, own in chosen for row in own]
     owner = [i for i, own in chosen for _ in own]
-    log_p = run.logits(_shaped(deltas, shape)[owner], rows).log_softmax(-1)  # [wanted, vocab]
+    log_p = run.logits(_shaped(deltas, P)[owner], rows).log_softmax(-1)  # [wanted, vocab]
     counts = [(len(own) - 1) * facts[i].wanted + 1 for i, own in chosen]
     # split, not slices: the gradient of each slice is as large as all of log_p
     parts = zip(open_, torch.split(log_p, counts), strict=True)
@@ -228,9 +228,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _shaped(deltas: Tensor, shape: Tensor | None) -> Tensor:
-    """Rows u P; without a shape, rows u."""
-    return deltas if shape is None else deltas @ shape
+def _shaped(u: Tensor, P: Tensor | None) -> Tensor:
+    """Rows δ = u P; u itself where there is no P."""
+    return u if P is None else u @ P
 
 
 def _projected(deltas: Tensor, longest: Tensor) -> Tensor:

@@ -76,15 +76,15 @@ def test_half_the_quadratic_form_is_what_text_feels(
     assert values[-1] > 1.5 * values[len(values) // 2]  # directions do differ
 
 
-def test_the_shape_rounds_the_ball() -> None:
+def test_the_inverse_root_rounds_the_ball() -> None:
     root = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     F = root @ root.T * 7
-    P = fisher.rounded(F, ridge=0.2)
+    P = fisher.inverse_root(F, ridge=0.2)
     assert torch.allclose(P, P.T, atol=1e-6)
     assert float((P @ P).trace()) == pytest.approx(8, rel=1e-5)
     back = P @ (F / F.trace() * 8 + 0.2 * torch.eye(8)) @ P
     assert torch.allclose(back, torch.eye(8) * back[0, 0], atol=1e-4)
-    assert torch.allclose(fisher.rounded(torch.eye(8)), torch.eye(8), atol=1e-6)
+    assert torch.allclose(fisher.inverse_root(torch.eye(8)), torch.eye(8), atol=1e-6)
 
 
 @pytest.mark.parametrize("family", CAUSAL)
@@ -94,19 +94,19 @@ def test_it_is_measured_once_and_kept(
     lm = shared_lm(family)
     before = traces(lm.model)
     lm.kept.clear()
-    events, P = finish(fisher.shape(lm, 0, at="block", text=text))
+    events, P = finish(fisher.preconditioner(lm, 0, at="block", text=text))
     assert [e.stage for e in events if isinstance(e, Loading)]
     assert P.shape == (lm.width, lm.width)
     assert traces(lm.model) == before
     lm.kept.clear()
     monkeypatch.setattr(fisher, "_gradients", lambda *_: pytest.fail("measured again"))
-    assert torch.equal(finish(fisher.shape(lm, 0, at="block", text=text))[1], P)
+    assert torch.equal(finish(fisher.preconditioner(lm, 0, at="block", text=text))[1], P)
 
 
-def test_two_modules_have_one_shape(text: str) -> None:
+def test_two_modules_have_one_metric(text: str) -> None:
     lm = shared_lm("llama")
     lm.kept.clear()
-    _, P = finish(fisher.shape(lm, 1, at="attn_out+mlp_out", text=text))
+    _, P = finish(fisher.preconditioner(lm, 1, at="attn_out+mlp_out", text=text))
     assert P.shape == (2 * lm.width, 2 * lm.width)
     # both are added to the same stream
     F = measured(lm, "attn_out+mlp_out", 1)
@@ -126,7 +126,7 @@ def test_closed_in_the_middle_it_leaves_nothing(text: str) -> None:
     lm = shared_lm("gpt2")
     before = traces(lm.model)
     lm.kept.clear()
-    close_after(fisher.shape(lm, 0, at="block", text=text), 1)
+    close_after(fisher.preconditioner(lm, 0, at="block", text=text), 1)
     assert traces(lm.model) == before
     assert not lm.kept
 
@@ -149,7 +149,7 @@ def test_values_hide_where_text_feels_little(params: Any, own: dict[str, int], t
     harm = [float(v.delta @ F @ v.delta) for v in (plain, shaped)]
     assert harm[1] < 0.8 * harm[0]
     assert shaped.p_new > 0.5 * plain.p_new > 0
-    _, P = finish(fisher.shape(lm, 0, at=hp.at, text=text))
+    _, P = finish(fisher.preconditioner(lm, 0, at=hp.at, text=text))
     u = torch.linalg.solve(P, shaped.delta)
     assert float(u.norm()) <= 0.8 * shaped.norm0 * 1.001
     assert float(shaped.delta.norm()) != pytest.approx(float(u.norm()), rel=1e-3)
@@ -158,4 +158,11 @@ def test_values_hide_where_text_feels_little(params: Any, own: dict[str, int], t
 def test_an_encoder_decoder_has_none(text: str) -> None:
     lm = shared_lm("t5")
     with pytest.raises(BadSetting, match="encoder-decoder"):
-        finish(fisher.shape(lm, 0, at="mlp_out", text=text))
+        finish(fisher.preconditioner(lm, 0, at="mlp_out", text=text))
+
+
+def test_a_text_of_single_tokens_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fisher, "LENGTH", 1)
+    lm = shared_lm("gpt2")
+    with pytest.raises(BadSetting, match="two tokens"):
+        finish(fisher.preconditioner(lm, 0, at="block", text=text))
