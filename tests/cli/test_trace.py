@@ -85,7 +85,7 @@ def test_ctrl_c_ends_it(model: Path) -> None:
             break
     time.sleep(0.3)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "interrupted" in err
     assert out == ""

@@ -175,16 +175,24 @@ FETCHER = """
     for event in fetch(wanted):
         if event.stage == sys.argv[3]:
             print("busy", flush=True)
-            time.sleep(60)
+            time.sleep(float(sys.argv[4]))
+            print("done", time.monotonic(), flush=True)
 """
+
+
+def fetcher(digest: str, stage: str, *, seconds: float) -> list[str]:
+    """The command of a process that fetches and rests so long at that stage."""
+    size, program = str(len(HALVES[0])), textwrap.dedent(FETCHER)
+    return [sys.executable, "-c", program, digest, size, stage, str(seconds)]
 
 
 @pytest.mark.parametrize("stage", ["download", "unpack"])
 def test_a_killed_process_leaves_nothing_half_made(index: Path, stage: str) -> None:
     digest = hashlib.sha256(HALVES[0]).hexdigest()
     wanted = tiny(sha256=digest, bytes=len(HALVES[0]), sources=(parts("tiny-part0"),))
-    command = [sys.executable, "-c", textwrap.dedent(FETCHER), digest, str(len(HALVES[0])), stage]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        fetcher(digest, stage, seconds=60), cwd=ROOT, stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"busy\n"
         child.send_signal(signal.SIGKILL)
@@ -199,15 +207,15 @@ def test_a_killed_process_leaves_nothing_half_made(index: Path, stage: str) -> N
 def test_a_second_process_waits_for_the_first(index: Path) -> None:
     digest = hashlib.sha256(HALVES[0]).hexdigest()
     wanted = tiny(sha256=digest, bytes=len(HALVES[0]), sources=(parts("tiny-part0"),))
-    script = textwrap.dedent(FETCHER).replace("sleep(60)", "sleep(1)")
-    command = [sys.executable, "-c", script, digest, str(len(HALVES[0])), "unpack"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        fetcher(digest, "unpack", seconds=1), cwd=ROOT, stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
-        child.stdout.readline()
-        began = time.monotonic()
+        assert child.stdout.readline() == b"busy\n"
         events, path = finish(fetch(wanted))
+        ended = time.monotonic()
         assert path.read_bytes() == HALVES[0]
-        assert time.monotonic() - began > 0.3
+        assert float(child.stdout.readline().split()[1]) < ended  # it was waited for
         assert set(events) == {Loading(stage="download", done=0, total=0)}  # fetched nothing
         assert child.wait(30) == 0
 

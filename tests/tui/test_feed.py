@@ -15,7 +15,7 @@ def test_every_event_is_read_once_and_ended_jobs_are_ignored() -> None:
 
     def work() -> Generator[Event, None, int]:
         yield Note(text="one")
-        go.wait(5)
+        go.wait(60)
         yield Note(text="two")
         return 1
 
@@ -27,7 +27,7 @@ def test_every_event_is_read_once_and_ended_jobs_are_ignored() -> None:
         read += [event for _, events in feed.drain() for event in events]
     assert feed.active == [job]
     go.set()
-    assert job.wait(5)
+    assert job.wait(60)
     read += [event for _, events in feed.drain() for event in events]
     assert read == job.events
     assert isinstance(read[-1], JobEnded)
