@@ -15,7 +15,6 @@ Computed once per model and module, on the model without patches, and kept on di
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -27,8 +26,7 @@ from torch import Tensor
 from . import hooks, measured
 from .errors import BadSetting
 from .events import Event, Loading
-from .paths import cache
-from .statistics import passages_of
+from .statistics import digest, kept_at, passages_of
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -50,13 +48,12 @@ def preconditioner(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event
     if lm.encoder_decoder:
         raise BadSetting("fisher: an encoder-decoder's text is not its own to draw.")
     passages = yield from passages_of(text)
-    digest = hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
     sites = [lm.site(role, layer) for role in at.split("+")]
-    name = f"fisher-{'+'.join(sites)}-{digest}-{LENGTH}-{PER_DIMENSION}"
+    name = f"fisher-{'+'.join(sites)}-{digest(passages)}-{LENGTH}-{PER_DIMENSION}"
     found = lm.kept.get(name)
     if not isinstance(found, Tensor):
-        file = cache() / "statistics" / (lm.fingerprint[:16] or "unnamed") / f"{name}.safetensors"
-        kept = measured.load(file, "F") if file.exists() else None
+        file = kept_at(lm, name)
+        kept = measured.load(file, "F")
         if kept is None:
             kept = {"F": (yield from _measured(lm, sites, passages))}
             measured.save(file, kept)

@@ -142,15 +142,15 @@ class Statistics:
         SingularCovariance.
         """
         passages = yield from passages_of(text)
-        digest = hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
-        files = {layer: self._file(layer, digest, tokens) for layer in layers}
+        text_digest = digest(passages)
+        files = {layer: self._file(layer, text_digest, tokens) for layer in layers}
         for file in files.values():
             kept = None if file in self._ready else _load(file)
             if kept is not None:
                 self._ready[file] = kept.to(self._lm.device)
         missing = [layer for layer in layers if files[layer] not in self._ready]
         if missing:
-            key = (digest, str(tokens), *map(str, missing))
+            key = (text_digest, str(tokens), *map(str, missing))
             if key not in self._open:
                 self._open[key] = _Collection(self._lm, missing, passages, tokens)
             running = self._open[key]
@@ -167,10 +167,9 @@ class Statistics:
         """Out of memory; what is on disk is read again when it is asked for."""
         self._ready.clear()
 
-    def _file(self, layer: int, digest: str, tokens: int) -> Path:
-        owner = self._lm.fingerprint[:16] or "unnamed"
+    def _file(self, layer: int, text_digest: str, tokens: int) -> Path:
         site = self._lm.subject_site("mlp_out", layer)
-        return cache() / "statistics" / owner / f"{site}-{digest}-{tokens}.safetensors"
+        return kept_at(self._lm, f"{site}-{text_digest}-{tokens}")
 
 
 class _Collection:
@@ -210,6 +209,16 @@ class _Collection:
             k = keys[site].reshape(real.numel(), -1)[real].float()  # [tokens, d_ff]
             self.sums[layer] += (k.T @ k).double().cpu()
         self.seen += int(real.sum())
+
+
+def kept_at(lm: LM, name: str) -> Path:
+    """The file of something measured on a model."""
+    return cache() / "statistics" / (lm.fingerprint[:16] or "unnamed") / f"{name}.safetensors"
+
+
+def digest(passages: Sequence[str]) -> str:
+    """12 hex digits that name a text."""
+    return hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
 
 
 def passages_of(text: str) -> Generator[Event, None, list[str]]:

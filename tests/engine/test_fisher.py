@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import contexts, fisher, hooks
+from engine import contexts, fisher, hooks, statistics
 from engine.errors import BadSetting
 from engine.events import Loading
 from engine.lm import LM
@@ -34,7 +34,7 @@ def text(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fisher, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(statistics, "cache", lambda: tmp_path / "cache")
 
 
 def measured(lm: LM, at: str = "block", layer: int = 0, times: int = 1) -> Tensor:
