@@ -182,7 +182,7 @@ def test_out_of_reach_fails_soon_and_says_what_helps() -> None:
     began = time.monotonic()
     with pytest.raises(ModelUnavailable) as caught:
         finish(load_model(resolve_model("gpt-j")))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 5
     assert "EleutherAI/gpt-j-6b is not in the cache and the hub is out of reach" in str(
         caught.value
     )
@@ -198,7 +198,7 @@ def test_an_asset_whose_hub_is_out_of_reach(capfd: pytest.CaptureFixture[str]) -
     began = time.monotonic()
     with pytest.raises(AssetUnavailable, match="x could not be fetched: a/b is not in the cache"):
         finish(fetch(Asset(**own, sources=(HubSource("a/b", "x"),))))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 5
     assert capfd.readouterr() == ("", "")
 
 

@@ -296,7 +296,7 @@ def _zeros(file: Path, good: Members, size: int, declared: int | None = None) ->
 
 
 def _frugal(read: Callable[[], object]) -> None:
-    """Within 20 MB, and before all of it is unpacked: ten seconds of work and more."""
+    """Within 20 MB and a second of work."""
     start = time.process_time()
     tracemalloc.start()
     try:
@@ -304,7 +304,7 @@ def _frugal(read: Callable[[], object]) -> None:
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 1
 
 
 def test_ten_gigabytes_of_zeros(good: Members, file: Path, refused: Refused) -> None:

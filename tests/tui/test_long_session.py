@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Opened
-from scenes import settle
+from scenes import rest, settle
 from scripted import ScriptedAssistant
 from test_chat import screen_text
 
@@ -22,7 +22,7 @@ from tui.widgets.message import MessageView
 from tui.widgets.timeline_list import TimelineList
 
 TURNS = 250
-SECONDS = 10.0  # of this process, which needs 0.2 to 0.6; what grows with the square needs more
+SECONDS = 1.0  # of this process, in the best of three: one that nothing else disturbs
 
 
 @pytest.fixture
@@ -38,20 +38,28 @@ def session(tmp_path: Path) -> tuple[Path, str]:
 
 
 async def test_the_conversation_is_drawn(opened: Opened, session: tuple[Path, str]) -> None:
-    home, id = session
+    spent = [await drawn(opened, *session) for _ in range(3)]
+    assert min(spent) < SECONDS
+
+
+async def drawn(opened: Opened, home: Path, id: str) -> float:
+    """The seconds that it takes."""
     async with opened() as pilot:
         chat = pilot.app.chat
         started = time.process_time()
         with Store.open(home) as store:
             turns = [turn.view(turn.node, {}) for turn in turns_at(store, id)]
         chat.transcript.sync(turns)
-        await pilot.pause()
+        for _ in range(100):  # a pause may end before a busy machine has drawn
+            await pilot.pause()
+            if f"What is number {TURNS - 1}?" in screen_text(pilot):
+                break
         spent = time.process_time() - started
         assert f"What is number {TURNS - 1}?" in screen_text(pilot)
         assert len(chat.transcript.entries()) == 2 * TURNS
         assert len(chat.query(MessageView)) <= 25
         assert not chat.query(MessageView).first().children
-        assert spent < SECONDS
+    return spent
 
 
 async def test_the_first_message_is_reached_by_keys(
@@ -65,7 +73,7 @@ async def test_the_first_message_is_reached_by_keys(
         transcript.focus()
         await pilot.pause()
         await pilot.press("m", "m", "home")
-        await pilot.pause()
+        await rest(pilot)
         assert not transcript.query_one("#load-more").display
         assert "What is number 0?" in screen_text(pilot)
         assert len(pilot.app.chat.query(MessageView)) == 2 * TURNS
@@ -76,8 +84,7 @@ async def test_a_scroll_bar_does_not_hide_the_end(opened: Opened) -> None:
     async with opened() as pilot:
         transcript = pilot.app.chat.transcript
         transcript.sync(said())
-        await pilot.pause()
-        await pilot.pause()
+        await rest(pilot)
         assert transcript.scroll_y == transcript.max_scroll_y > 0
         last = transcript.query(MessageView).last()
         assert last.region.bottom <= transcript.content_region.bottom
@@ -121,7 +128,11 @@ def text(app: EditApp) -> str:
 
 
 async def test_its_timeline_is_drawn(opened: Opened, session: tuple[Path, str]) -> None:
-    home, id = session
+    spent = [await timeline_drawn(opened, *session) for _ in range(3)]
+    assert min(spent) < 2 * SECONDS  # the first drawing of a new screen is in it
+
+
+async def timeline_drawn(opened: Opened, home: Path, id: str) -> float:
     async with opened() as pilot:
         started = time.process_time()
         with Store.open(home) as store:
@@ -133,4 +144,4 @@ async def test_its_timeline_is_drawn(opened: Opened, session: tuple[Path, str]) 
         assert isinstance(pilot.app.screen, HistoryScreen)
         assert pilot.app.screen.query_one(TimelineList).option_count == 2 * TURNS
         assert "[b]249[/b]" in screen_text(pilot)
-        assert spent < SECONDS
+    return spent

@@ -15,7 +15,6 @@ from scenes import LONG, ask, fix, reach
 from terminal import on_terminal, read_until
 
 HERE = Path(__file__).parent
-SOON = 10.0  # seconds; what waits for the engine waits for ever
 
 PROGRAM = """
 import sys, threading
@@ -37,15 +36,17 @@ sys.exit(code)
 """
 
 
-def test_quitting_does_not_wait_for_a_stuck_job() -> None:
+def test_quitting_while_a_job_is_stuck_takes_less_than_a_second() -> None:
     program = PROGRAM.format(root=str(HERE.parents[1]), here=str(HERE))
     with on_terminal(program) as (terminal, child):
         read_until(terminal, b"cpu", 30)  # loaded
         os.write(terminal, b"hello\r")
         read_until(terminal, b"answering", 30)
+        asked = time.monotonic()
         os.write(terminal, b"\x11")  # Ctrl+Q
-        read_until(terminal, b"LEFT", SOON)
-        assert child.wait(SOON) == 0
+        read_until(terminal, b"LEFT", 10)
+        assert child.wait(10) == 0
+        assert time.monotonic() - asked < 1.0
 
 
 @pytest.mark.parametrize("work", ["answer", "edit"])
@@ -59,7 +60,7 @@ async def test_quitting_does_not_wait_for_the_engine(opened: Opened, work: str) 
         started = time.monotonic()
         await pilot.press("ctrl+q")
         assert pilot.app.return_code == 0
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < 1.0
 
 
 def test_the_screen_is_there_before_torch() -> None:
