@@ -2,13 +2,12 @@
 
 g is the gradient of −log p(text) at one position of the output, the next tokens drawn from the
 model itself (the Fisher information; Martens 2020, arXiv:1412.1193, section 5). To second order a
-change δ raises the loss of the text behind it by ½ δᵀFδ: along some directions a hundred times what
-it does along others. A value that is sought with
+change δ raises the loss of the text behind it by ½ δᵀFδ: along some directions far more than along
+others. A value that is sought with
 
     δ = u P,    P ∝ (F̃ + ρI)^(−1/2),    F̃ = F d / tr F,    tr P² = d
 
-and ‖u‖ in place of ‖δ‖ bounded says the new fact where text feels it least: for the same u half the
-harm, or less. Ours.
+and ‖u‖ in place of ‖δ‖ bounded says the new fact where text feels it least. Ours.
 
 Computed once per model and module, on the model without patches, and kept on disk.
 """
