@@ -29,6 +29,7 @@ from .statistics import digest, kept_at, passages_of
 
 if TYPE_CHECKING:
     from .lm import LM
+    from .rerun import Place
 
 RIDGE = 0.1  # ρ
 LENGTH = 64  # tokens of a passage
@@ -36,10 +37,9 @@ PER_DIMENSION = 12  # gradients for each of the output's dimensions
 BATCH = 4  # passages at a time: their logits are held
 
 
-def preconditioner(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event, None, Tensor]:
-    """P [d, d], symmetric, on the model's device; [2d, 2d] for two modules.
+def preconditioner(lm: LM, place: Place, *, text: str) -> Generator[Event, None, Tensor]:
+    """P [d, d], symmetric, on the model's device; [p d, p d] for a place of p modules.
 
-    at    role of the module, "block" say; of two, "attn_out+mlp_out"
     text  a text asset, or the path of a text file
     Yields Loading(stage="statistics"). Raises AssetUnavailable; BadSetting for an encoder-decoder,
     and for a text of single tokens.
@@ -47,7 +47,7 @@ def preconditioner(lm: LM, layer: int, *, at: str, text: str) -> Generator[Event
     if lm.encoder_decoder:
         raise BadSetting("fisher: an encoder-decoder's text is not its own to draw.")
     passages = yield from passages_of(text)
-    sites = [lm.site(role, layer) for role in at.split("+")]
+    sites = place.sites(lm)
     name = f"fisher-{'+'.join(sites)}-{digest(passages)}-{LENGTH}-{PER_DIMENSION}"
     found = lm.kept.get(name)
     if not isinstance(found, Tensor):

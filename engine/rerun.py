@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,36 +46,52 @@ class Row:
     decoded: tuple[int, ...] = ()
 
 
-def rerun(
-    lm: LM, rows: Sequence[Row], layer: int, *, at: str = "mlp_out", fast: bool
-) -> Full | Suffix:
-    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to, and
-    not where an encoder reads the rows.
+@dataclass(frozen=True)
+class Place:
+    """Where a change goes in: the output of a module, or of several, a part for each.
 
-    at  the modules of `layer` that the change is added to: "mlp_out", "block", or both parts of
-        a block, "attn_out+mlp_out"
+    layers  of the stack that reads the subject, from the lowest
+    at      which output of each: the MLP's, the block's, or those of both parts of the block
     """
+
+    layers: Sequence[int]
+    at: Literal["mlp_out", "block", "attn_out+mlp_out"] = "mlp_out"
+
+    def sites(self, lm: LM) -> tuple[str, ...]:
+        """The modules, in the order of the change's parts."""
+        roles = self.at.split("+")
+        return tuple(lm.subject_site(role, layer) for layer in self.layers for role in roles)
+
+    @property
+    def below(self) -> int:
+        """So many blocks put out what they did before."""
+        return self.layers[0] + (self.at == "block")
+
+
+def rerun(lm: LM, rows: Sequence[Row], place: Place, *, fast: bool) -> Full | Suffix:
+    """`Suffix` where it applies: not beyond a sliding window, which no cache can be cut to, and
+    not where an encoder reads the rows."""
     if lm.encoder_decoder:
-        return Encoded(lm, rows, layer, at, fast=fast)
+        return Encoded(lm, rows, place, fast=fast)
     if fast and max(row.lookup for row in rows) < attention_window(lm, cached=True):
-        return Suffix(lm, rows, layer, at)
-    return Full(lm, rows, layer, at)
+        return Suffix(lm, rows, place)
+    return Full(lm, rows, place)
 
 
 class Full:
     """Every token of every row, through every layer.
 
-    keys     [n, d_ff] input of the layer's mlp_out at the lookup
-    outputs  [n, d]    output, there, of the module that the change is added to; of two modules
-             [n, 2d], one behind the other, as the change then is
+    keys     [n, d_ff] input of the last layer's mlp_out at the lookup
+    outputs  [n, D]    output, there, of the module that the change is added to (D = d); of p
+             modules one behind the other (D = p d), as the change then is
     """
 
     keys: Tensor
     outputs: Tensor
 
-    def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
+    def __init__(self, lm: LM, rows: Sequence[Row], place: Place) -> None:
         self._lm = lm
-        self._mlp, self._sites = lm.subject_site("mlp_out", layer), _sites(lm, layer, at)
+        self._mlp, self._sites = lm.subject_site("mlp_out", place.layers[-1]), place.sites(lm)
         self._ids, self._mask = lm.pack([row.ids for row in rows])
         shift = [self._ids.shape[1] - len(row.ids) for row in rows]  # left padding
         self._lookup = torch.tensor([r.lookup + s for r, s in zip(rows, shift, strict=True)])
@@ -84,7 +100,7 @@ class Full:
 
     def logits(self, delta: Tensor | None, of: Sequence[int] | None = None) -> Tensor:
         """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
-        [len(of), d or 2d] added at their lookups."""
+        [len(of), D] added at their lookups."""
         chosen = list(range(len(self._wanted)) if of is None else of)
         here = torch.zeros(len(chosen), self._ids.shape[1], 1, device=self._ids.device)
         here[torch.arange(len(chosen)), self._lookup[chosen]] = 1
@@ -121,12 +137,9 @@ class Encoded(Full):
     `fast`: the encoder's blocks below the edit are run once.
     """
 
-    def __init__(
-        self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out", *, fast: bool = True
-    ) -> None:
-        constant = layer + 1 if at == "block" else layer
-        self._below = [lm.subject_site("block", i) for i in range(constant)] if fast else []
-        super().__init__(lm, rows, layer, at)
+    def __init__(self, lm: LM, rows: Sequence[Row], place: Place, *, fast: bool = True) -> None:
+        self._below = [lm.subject_site("block", i) for i in range(place.below)] if fast else []
+        super().__init__(lm, rows, place)
         self._decoded = right_padded([row.decoded for row in rows])[0].to(lm.device)
         self._wanted = [list(row.wanted) for row in rows]
 
@@ -145,7 +158,7 @@ class Encoded(Full):
 
 
 class Suffix:
-    """From the lookup on, from the edited layer up.
+    """From the lookup on, from the lowest edited layer up.
 
     The lookup is column 0 of every row, because what comes before it is in the cache.
     """
@@ -153,11 +166,10 @@ class Suffix:
     keys: Tensor
     outputs: Tensor
 
-    def __init__(self, lm: LM, rows: Sequence[Row], layer: int, at: str = "mlp_out") -> None:
+    def __init__(self, lm: LM, rows: Sequence[Row], place: Place) -> None:
         self._lm = lm
-        self._mlp, self._sites = lm.site("mlp_out", layer), _sites(lm, layer, at)
-        constant = layer + 1 if at == "block" else layer
-        self._below = [lm.site("block", i) for i in range(constant)]
+        self._mlp, self._sites = lm.site("mlp_out", place.layers[-1]), place.sites(lm)
+        self._below = [lm.site("block", i) for i in range(place.below)]
         ids, mask = right_padded([row.ids[row.lookup :] for row in rows])
         self._ids, self._mask = ids.to(lm.device), mask.to(lm.device)
         self._past = Past(lm, [row.ids[: row.lookup] for row in rows], room=ids.shape[1])
@@ -166,7 +178,7 @@ class Suffix:
 
     def logits(self, delta: Tensor | None, of: Sequence[int] | None = None) -> Tensor:
         """[wanted, vocab] float32 of the rows `of` (None: all), in that order, with `delta`
-        [len(of), d] added at their lookups."""
+        [len(of), D] added at their lookups."""
         chosen = list(range(len(self._wanted)) if of is None else of)
         ids = self._ids[chosen]
 
@@ -300,10 +312,6 @@ def _repeated(x: Tensor, rows: Sequence[Any]) -> Tensor:
 def _flat(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     rows = [i for i, wanted in enumerate(columns) for _ in wanted]
     return torch.tensor(rows), torch.tensor([c for wanted in columns for c in wanted])
-
-
-def _sites(lm: LM, layer: int, at: str) -> tuple[str, ...]:
-    return tuple(lm.subject_site(role, layer) for role in at.split("+"))
 
 
 def _changes(

@@ -9,13 +9,15 @@ For every fact by itself
 
 minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖. h_j is the output of a module
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
-edited block for MEMIT (Meng et al. 2023, eq. 16); in an encoder-decoder the encoder's, and the KL
-is read where the decoder begins. The papers take the bare prompt's norm for
+edited block for MEMIT (Meng et al. 2023, eq. 16), of several modules one behind the other where
+`place` names several; in an encoder-decoder the encoder's, and the KL is read where the decoder
+begins. The papers take the bare prompt's norm for
 ‖h₀‖; here it is the mean over the contexts, because a subject at the very beginning of a text
 can have an output much smaller than anywhere else. The last term is ours: "Nottingham" is not
 said where the model goes on to "Nottinghamshire".
 
 With `fisher` the step is taken in u, δ = u P, and ‖u‖ takes the place of ‖δ‖: see engine/fisher.py.
+So it is over several layers, whose outputs differ in length: δ_l = u_l ‖h_l‖ / rms over l of ‖h_l‖.
 
 Facts are optimised together, some at a time; each has its own clamp and its own end.
 """
@@ -23,9 +25,9 @@ Facts are optimised together, some at a time; each has its own clamp and its own
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ from .config import HParams
 from .errors import DivergedLoss
 from .evaluate.normalise import unspaced
 from .events import EditStep, Event
-from .rerun import Full, Row, Suffix, rerun
+from .rerun import Full, Place, Row, Suffix, rerun
 from .tokens import Rendered, end_of_text, first_of_old, last_token, parting, target_ids
 
 if TYPE_CHECKING:
@@ -44,17 +46,9 @@ if TYPE_CHECKING:
     from .requests import Request
 
 
-At = Literal["mlp_out", "block", "attn_out+mlp_out"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ValueParams(HParams):
-    """Hyper-parameters of v*, and of the statistics beside it.
-
-    at  the module of the layer whose output δ is added to; of two, δ is [2d]
-    """
-
-    at: ClassVar[At] = "mlp_out"
+    """Hyper-parameters of v*, and of the statistics beside it."""
 
     contexts: int = 10  # generated texts put before the prompt, besides the bare prompt
     steps: int = 20
@@ -77,14 +71,19 @@ class ValueParams(HParams):
     fast: bool = True  # recompute only what δ can reach
     seed: int = 0  # of the contexts
 
+    def place(self, lm: LM) -> Place:
+        """Where δ goes in; of p modules it has as many parts, and is [p d]."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
     """The outcome for one fact.
 
     keys     [n, d_ff] key of the bare prompt, then one per context
-    outputs  [n, d]    output of the module that δ is added to, in the same order
-    delta    [d]       v* − output
+    outputs  [n, D]    output of the modules that δ is added to, in the same order; D is d for
+             one module
+    delta    [D]       v* − output
     norm0    ‖h₀‖: mean norm of the outputs over the contexts
     losses   per step
     p_new    probability of the target after the last step
@@ -99,7 +98,7 @@ class Value:
 
     @property
     def output(self) -> Tensor:
-        """[d] mean over the prompts: W k̄ (+ bias) where the module is mlp_out."""
+        """[D] mean over the prompts: W k̄ (+ bias) where the module is mlp_out."""
         return self.outputs.mean(0)
 
     def asked(self, *, both: bool) -> Tensor:
@@ -111,36 +110,38 @@ class Value:
 
 
 Prompts = Sequence[Rendered]  # the bare prompt first, then one per context
+Shape = Callable[[Tensor], Tensor]  # u → δ
 
 
 def optimise_value(
-    lm: LM, request: Request, prompts: Prompts, layer: int, hp: ValueParams
+    lm: LM, request: Request, prompts: Prompts, hp: ValueParams
 ) -> Generator[Event, None, Value]:
     """Find δ for one fact: see `optimise_values`."""
-    return (yield from optimise_values(lm, [request], [prompts], layer, hp))[0]
+    return (yield from optimise_values(lm, [request], [prompts], hp))[0]
 
 
 def optimise_values(
     lm: LM,
     requests: Sequence[Request],
     prompts: Sequence[Prompts],
-    layer: int,
     hp: ValueParams,
 ) -> Generator[Event, None, list[Value]]:
-    """Find δ at `hp.at` of `layer` for every fact, `hp.together` of them at a time, those of alike
-    lengths together.
+    """Find δ at `hp.place` for every fact, `hp.together` of them at a time, those of alike lengths
+    together.
 
     Yields an EditStep per step: means over the facts of the group. Raises SubjectNotFound,
     SubjectAmbiguous, DivergedLoss; with `fisher` also what `fisher.preconditioner` does.
     """
-    P = (yield from fisher.preconditioner(lm, layer, at=hp.at, text=hp.text)) if hp.fisher else None
+    place, P = hp.place(lm), None
+    if hp.fisher:
+        P = yield from fisher.preconditioner(lm, place, text=hp.text)
     facts = [_Fact(lm, *each, hp) for each in zip(requests, prompts, strict=True)]
     order = sorted(range(len(facts)), key=lambda i: facts[i].length)
     found: dict[int, Value] = {}
     for start in range(0, len(facts), hp.together):
         group = order[start : start + hp.together]
         together = [facts[i] for i in group]
-        values = yield from _optimise(lm, together, layer, hp, P, of=(start, len(facts)))
+        values = yield from _optimise(lm, together, place, hp, P, of=(start, len(facts)))
         found.update(zip(group, values, strict=True))
     return [found[i] for i in range(len(facts))]
 
@@ -148,19 +149,20 @@ def optimise_values(
 def _optimise(
     lm: LM,
     facts: Sequence[_Fact],
-    layer: int,
+    place: Place,
     hp: ValueParams,
     P: Tensor | None,
     *,
     of: tuple[int, int],
 ) -> Generator[Event, None, list[Value]]:
-    run = rerun(lm, [row for fact in facts for row in fact.rows], layer, at=hp.at, fast=hp.fast)
+    run = rerun(lm, [row for fact in facts for row in fact.rows], place, fast=hp.fast)
     start = 0
     for fact in facts:
         fact.place(run, start)
         start += len(fact.rows)
     norms = torch.tensor([fact.norm0 for fact in facts], device=lm.device)
     width = run.outputs.shape[1]
+    shaped = _shape([run.outputs[fact.own] for fact in facts], len(place.layers), P)
     deltas = torch.zeros(len(facts), width, device=lm.device, requires_grad=True)
     # Adam is elementwise, so that one optimiser is one for each fact. `scale` makes their rates
     # differ where the rate is relative to a fact's own norm.
@@ -169,8 +171,8 @@ def _optimise(
     optimiser = torch.optim.Adam([deltas], lr=hp.lr if hp.lr is not None else 1.0)
     for step in range(1, hp.steps + 1):
         open_ = [i for i, fact in enumerate(facts) if not fact.done]
-        total = _step(run, facts, open_, deltas, P, step, hp)
-        yield _told(facts, _shaped(deltas.detach(), P), step, hp, of)
+        total = _step(run, facts, open_, deltas, shaped, step, hp)
+        yield _told(facts, shaped(deltas.detach()), step, hp, of)
         if step == hp.steps or all(fact.done for fact in facts):
             break
         optimiser.zero_grad()
@@ -182,7 +184,7 @@ def _optimise(
             moved = before + scale[:, None] * (deltas - before)
             deltas.copy_(torch.where(still[:, None], _projected(moved, hp.clamp * norms), before))
     with torch.no_grad():
-        longer = _shaped(_projected(deltas * hp.extend, hp.clamp * norms), P)
+        longer = shaped(_projected(deltas * hp.extend, hp.clamp * norms))
     return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
 
 
@@ -191,7 +193,7 @@ def _step(
     facts: Sequence[_Fact],
     open_: Sequence[int],
     deltas: Tensor,
-    P: Tensor | None,
+    shaped: Shape,
     step: int,
     hp: ValueParams,
 ) -> Tensor:
@@ -199,7 +201,7 @@ def _step(
     chosen = [(i, facts[i].turn(step)) for i in open_]
     rows = [row for _, own in chosen for row in own]
     owner = [i for i, own in chosen for _ in own]
-    log_p = run.logits(_shaped(deltas, P)[owner], rows).log_softmax(-1)  # [wanted, vocab]
+    log_p = run.logits(shaped(deltas)[owner], rows).log_softmax(-1)  # [wanted, vocab]
     counts = [(len(own) - 1) * facts[i].wanted + 1 for i, own in chosen]
     # split, not slices: the gradient of each slice is as large as all of log_p
     parts = zip(open_, torch.split(log_p, counts), strict=True)
@@ -228,9 +230,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _shaped(u: Tensor, P: Tensor | None) -> Tensor:
-    """Rows δ = u P; u itself where there is no P."""
-    return u if P is None else u @ P
+def _shape(outputs: Sequence[Tensor], layers: int, P: Tensor | None) -> Shape:
+    """Rows δ [n, D] of rows u.
+
+    outputs  [prompts, D] of each fact
+    """
+    if P is not None:
+        return lambda u: u @ P
+    if layers == 1:
+        return lambda u: u
+    parts = torch.stack([own.view(len(own), layers, -1).norm(dim=2).mean(0) for own in outputs])
+    relative = parts / parts.square().mean(1, keepdim=True).sqrt()  # [n, layers]
+    each = relative.repeat_interleave(outputs[0].shape[1] // layers, dim=1)
+    return lambda u: u * each
 
 
 def _projected(deltas: Tensor, longest: Tensor) -> Tensor:
@@ -271,8 +283,8 @@ class _Fact:
     def place(self, run: Full | Suffix, first: int) -> None:
         """Tell that its rows are those of `run` from `first` on."""
         self._first = first
-        self._own = slice(first, first + len(self.rows) - 1)
-        self.norm0 = float(run.outputs[self._own].norm(dim=1).mean())
+        self.own = slice(first, first + len(self.rows) - 1)
+        self.norm0 = float(run.outputs[self.own].norm(dim=1).mean())
 
     def turn(self, step: int) -> list[int]:
         """The rows of the run that this step sees, the essence prompt last."""
@@ -329,8 +341,8 @@ class _Fact:
 
     def value(self, run: Full | Suffix, delta: Tensor) -> Value:
         return Value(
-            run.keys[self._own],
-            run.outputs[self._own],
+            run.keys[self.own],
+            run.outputs[self.own],
             delta.detach().clone(),
             self.norm0,
             tuple(self.losses),

@@ -30,6 +30,6 @@ def prepare(
     if hasattr(hp, "tokens") and layers:
         yield from lm.statistics.moments(layers, text=hp.text, tokens=hp.tokens)
     if getattr(hp, "fisher", False):
-        yield from fisher.preconditioner(lm, layers[-1], at=hp.at, text=hp.text)
+        yield from fisher.preconditioner(lm, hp.place(lm), text=hp.text)
     if hasattr(hp, "contexts") and not lm.encoder_decoder:  # whose are not made but read
         yield from contexts(lm, hp.contexts, seed)

@@ -52,7 +52,7 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     measured = time.perf_counter()
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, (site,), hp, "emmet")
-    values = yield from optimise_values(lm, requests, prompts, layer, hp)
+    values = yield from optimise_values(lm, requests, prompts, hp)
     optimised = time.perf_counter()
 
     K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]

@@ -17,7 +17,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .. import anchors, contexts
@@ -87,10 +86,9 @@ def inserted(
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
     yield planned(lm, requests, prompts, texts, sites, hp, name)
-    found = yield from optimise_values(lm, requests, prompts, hp.last, hp)
+    found = yield from optimise_values(lm, requests, prompts, hp)
     optimised = time.perf_counter()
-    values = torch.stack([value.outputs[0] + value.delta for value in found])[:, -lm.width :]
-    patches = yield from spread(lm, requests, prompts, values, hp, solved)
+    patches = yield from spread(lm, requests, prompts, found, hp, solved)
     solving = time.perf_counter() - optimised
     yield Note(text=_told(found, patches))
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}

@@ -13,11 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..edit import Edit
 from ..events import Event
-from ..values import At
+from ..rerun import Place
 from .memit import MemitParams, inserted, least_squares
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 class PmetParams(MemitParams):
     """Hyper-parameters; see hparams/pmet/*.yaml for where the values come from."""
 
-    at: ClassVar[At] = "attn_out+mlp_out"
-
     root: bool = True
+
+    def place(self, lm: LM) -> Place:
+        return Place([self.last], "attn_out+mlp_out")
 
 
 def pmet(lm: LM, requests: Sequence[Request], hp: PmetParams) -> Generator[Event, None, Edit]:

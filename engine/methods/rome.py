@@ -30,6 +30,7 @@ from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
 from ..events import Event, Note
+from ..rerun import Place
 from ..values import Value, ValueParams, optimise_value
 from .planning import planned
 
@@ -46,6 +47,9 @@ class RomeParams(ValueParams):
     both: bool = False  # R-ROME: exact at the bare prompt too, not only at the mean key
     anchors: int = 0  # other names whose keys stay where they are: see engine/anchors.py
     anchor_weight: float = 1000.0  # β
+
+    def place(self, lm: LM) -> Place:
+        return Place([self.layer])
 
 
 def r_rome(lm: LM, requests: Sequence[Request], hp: RomeParams) -> Generator[Event, None, Edit]:
@@ -112,7 +116,7 @@ def _edit(
     measured = time.perf_counter()
     prompts = contexts.prompts(lm, request, texts)
     yield planned(lm, [request], [prompts], texts, (site,), hp, name)
-    value = yield from optimise_value(lm, request, prompts, layer, hp)
+    value = yield from optimise_value(lm, request, prompts, hp)
     optimised = time.perf_counter()
 
     held = anchors.keys(lm, request, layer, hp.anchors)

@@ -23,7 +23,7 @@ from engine.lm import LM
 from engine.methods.rome import RomeParams, r_rome, rome
 from engine.outcome import Outcome
 from engine.requests import Request
-from engine.rerun import Encoded, Row, rerun
+from engine.rerun import Encoded, Place, Row, rerun
 from engine.resolve import resolve
 from engine.statistics import Statistics
 from engine.tokens import Rendered, last_token, target_ids
@@ -129,7 +129,7 @@ def test_it_agrees_with_the_plain_model(
     given, site = rows(lm), lm.subject_site(at, layer)
     generator = torch.Generator().manual_seed(1)
     delta = torch.randn(len(given), lm.width, generator=generator, requires_grad=True)
-    got = rerun(lm, given, layer, at=at, fast=fast)
+    got = rerun(lm, given, Place([layer], at), fast=fast)
     assert isinstance(got, Encoded)
     logits, wanted = got.logits(delta), naive(lm, given, site, delta)
     assert close(logits, wanted)
@@ -155,7 +155,7 @@ def test_the_encoders_blocks_below_the_edit_do_not_run_again() -> None:
         return lambda _x, y: (ran.append(site), y)[1]
 
     for fast, again in ((True, sites[2:]), (False, sites)):
-        got = rerun(lm, rows(lm), 2, fast=fast)
+        got = rerun(lm, rows(lm), Place([2]), fast=fast)
         ran.clear()
         with hooks.patched(lm.model, {site: noting(site) for site in sites}):
             got.logits(None)
@@ -183,7 +183,7 @@ def test_the_key_is_mapped_to_the_value_by_the_closed_form(
         torch.stack([seen(lm, site, p.ids, inputs=i)[a] for p, a in zip(prompts, at, strict=True)])
         for i in (True, False)
     )
-    _, value = finish(optimise_value(lm, REQUEST, prompts, layer, hp))
+    _, value = finish(optimise_value(lm, REQUEST, prompts, hp))
     assert float(value.delta.norm()) > 0.1
     k = keys.mean(0) if method == "r-rome" else keys[0]
     (patch,) = edit.patches
@@ -225,7 +225,7 @@ def test_the_loss_is_the_published_one(text: str) -> None:
     events, edit = run(lm, hp)
     steps = [e for e in events if isinstance(e, EditStep)]
     prompts = prompts_of(lm, edit)
-    _, value = finish(optimise_value(lm, REQUEST, prompts, 0, hp))
+    _, value = finish(optimise_value(lm, REQUEST, prompts, hp))
 
     def log_p(prompt: Rendered, target: Sequence[int], added: Tensor) -> Tensor:
         row = Row(prompt.ids, last_token(prompt, "Space Needle"), (), (start(lm), *target[:-1]))

@@ -17,6 +17,7 @@ from engine.methods.memit import MemitParams
 from engine.methods.rome import RomeParams
 from engine.patches import LowRank
 from engine.requests import Request
+from engine.rerun import Place
 from engine.values import optimise_values
 from tests.tiny import CAUSAL
 
@@ -94,19 +95,19 @@ def test_it_is_measured_once_and_kept(
     lm = shared_lm(family)
     before = traces(lm.model)
     lm.kept.clear()
-    events, P = finish(fisher.preconditioner(lm, 0, at="block", text=text))
+    events, P = finish(fisher.preconditioner(lm, Place([0], "block"), text=text))
     assert [e.stage for e in events if isinstance(e, Loading)]
     assert P.shape == (lm.width, lm.width)
     assert traces(lm.model) == before
     lm.kept.clear()
     monkeypatch.setattr(fisher, "_gradients", lambda *_: pytest.fail("measured again"))
-    assert torch.equal(finish(fisher.preconditioner(lm, 0, at="block", text=text))[1], P)
+    assert torch.equal(finish(fisher.preconditioner(lm, Place([0], "block"), text=text))[1], P)
 
 
 def test_two_modules_have_one_metric(text: str) -> None:
     lm = shared_lm("llama")
     lm.kept.clear()
-    _, P = finish(fisher.preconditioner(lm, 1, at="attn_out+mlp_out", text=text))
+    _, P = finish(fisher.preconditioner(lm, Place([1], "attn_out+mlp_out"), text=text))
     assert P.shape == (2 * lm.width, 2 * lm.width)
     # both are added to the same stream
     F = measured(lm, "attn_out+mlp_out", 1)
@@ -126,7 +127,7 @@ def test_closed_in_the_middle_it_leaves_nothing(text: str) -> None:
     lm = shared_lm("gpt2")
     before = traces(lm.model)
     lm.kept.clear()
-    close_after(fisher.preconditioner(lm, 0, at="block", text=text), 1)
+    close_after(fisher.preconditioner(lm, Place([0], "block"), text=text), 1)
     assert traces(lm.model) == before
     assert not lm.kept
 
@@ -140,16 +141,16 @@ def test_values_hide_where_text_feels_little(params: Any, own: dict[str, int], t
 
     def sought(**changes: Any) -> Any:
         hp = params(**own, text=text, steps=12, relative_lr=0.5, clamp=0.8, stop_loss=0, **changes)
-        _, values = finish(optimise_values(lm, [FACT], prompts, 0, hp))
+        _, values = finish(optimise_values(lm, [FACT], prompts, hp))
         return values[0], hp
 
     plain, hp = sought()
     shaped, _ = sought(fisher=True)
-    F = measured(lm, hp.at)
+    F = measured(lm, hp.place(lm).at)
     harm = [float(v.delta @ F @ v.delta) for v in (plain, shaped)]
     assert harm[1] < 0.8 * harm[0]
     assert shaped.p_new > 0.5 * plain.p_new > 0
-    _, P = finish(fisher.preconditioner(lm, 0, at=hp.at, text=text))
+    _, P = finish(fisher.preconditioner(lm, hp.place(lm), text=text))
     u = torch.linalg.solve(P, shaped.delta)
     assert float(u.norm()) <= 0.8 * shaped.norm0 * 1.001
     assert float(shaped.delta.norm()) != pytest.approx(float(u.norm()), rel=1e-3)
@@ -158,11 +159,11 @@ def test_values_hide_where_text_feels_little(params: Any, own: dict[str, int], t
 def test_an_encoder_decoder_has_none(text: str) -> None:
     lm = shared_lm("t5")
     with pytest.raises(BadSetting, match="encoder-decoder"):
-        finish(fisher.preconditioner(lm, 0, at="mlp_out", text=text))
+        finish(fisher.preconditioner(lm, Place([0]), text=text))
 
 
 def test_a_text_of_single_tokens_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fisher, "LENGTH", 1)
     lm = shared_lm("gpt2")
     with pytest.raises(BadSetting, match="two tokens"):
-        finish(fisher.preconditioner(lm, 0, at="block", text=text))
+        finish(fisher.preconditioner(lm, Place([0], "block"), text=text))

@@ -21,7 +21,8 @@ from engine.methods.memit import MemitParams, memit
 from engine.methods.pmet import PmetParams, pmet
 from engine.methods.rome import RomeParams, r_rome
 from engine.requests import Request
-from engine.spreading import Subjects, through_norm
+from engine.spreading import Subjects
+from engine.tokens import last_token
 from engine.values import optimise_values
 from tests.tiny import CAUSAL
 
@@ -34,6 +35,7 @@ FACTS = (
     Request(prompt="The capital of Australia", subject="Australia", target_new="the tower"),
 )
 FREE = {"contexts": 2, "steps": 6, "relative_lr": 1.0, "clamp": 50.0, "kl": 0.01, "decay": 1e-4}
+NORMED = ["gemma2", "gemma3_text"]  # families whose MLPs are followed by a norm
 RUNS: dict[str, tuple[Any, type]] = {
     "memit": (memit, MemitParams),
     "alphaedit": (alphaedit, AlphaEditParams),
@@ -65,20 +67,20 @@ def near(a: Tensor, b: Tensor, tolerance: float = 1e-3) -> bool:
     return float((a - b).norm()) < tolerance * max(1e-3, float(b.norm()))
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("family", [family for family in CAUSAL if family not in NORMED])
 def test_memit_s_layers_each_solve_for_their_share_of_what_is_left(family: str, text: str) -> None:
     """Algorithm 1 of the paper, every part computed anew."""
     lm = shared_lm(family)
     _, edit, hp = run(lm, "memit", text)
     prompts = prompts_of(lm, edit)
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
+    _, values = finish(optimise_values(lm, FACTS, prompts, hp))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
     assert [patch.site for patch in edit.patches] == [lm.site("mlp_out", i) for i in (0, 1)]
     for layer, patch in enumerate(edit.patches):
         with lm.active(edit.patches[:layer]):
-            seen = Subjects(lm, FACTS, prompts, lm.site("block", 1)).look(layer)
-        residual = through_norm(lm, layer, seen.output, (z - seen.reached) / (2 - layer)).T
+            seen = Subjects(lm, FACTS, prompts).look(layer, lm.site("block", 1))
+        residual = (z - seen.reached).T / (2 - layer)
         K = seen.keys.T
         M = lm.arch.mlp_width * moments[layer].C + K @ K.T
         assert near(patch.A @ patch.B @ M, residual @ K.T)
@@ -89,29 +91,61 @@ def test_blocks_below_the_last_look_are_not_run_again(family: str, text: str) ->
     lm = shared_lm(family)
     _, edit, _ = run(lm, "memit", text)
     prompts, last, below = prompts_of(lm, edit), lm.site("block", 1), lm.site("mlp_out", 0)
-    subjects = Subjects(lm, FACTS, prompts, last)
-    subjects.look(1)
+    subjects = Subjects(lm, FACTS, prompts)
+    subjects.look(1, last)
     with lm.active(edit.patches[1:]):
         with hooks.capture(lm.model, below) as ran:
-            again = subjects.look(1)
-        anew = Subjects(lm, FACTS, prompts, last).look(1)
+            again = subjects.look(1, last)
+        anew = Subjects(lm, FACTS, prompts).look(1, last)
     assert not ran
     for one, other in zip(vars(again).values(), vars(anew).values(), strict=True):
         assert near(one, other, 1e-5)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
-def test_behind_a_norm_the_block_moves_in_the_direction_that_was_wanted(family: str) -> None:
+@pytest.mark.parametrize("weight", [1e-6, 20.0])
+@pytest.mark.parametrize("family", NORMED)
+def test_behind_a_norm_every_layer_solves_for_what_was_sought_for_it(
+    family: str, weight: float, text: str
+) -> None:
+    """The parts of δ, all in place at once, say what each MLP is to put out."""
     lm = shared_lm(family)
-    prompts = [[lm.statement(request.prompt)] for request in FACTS]
-    seen = Subjects(lm, FACTS, prompts, lm.site("block", 0)).look(0)
-    norm = lm.model.get_submodule(lm.site("post_mlp_norm", 0))
-    y = norm(seen.output)
-    wanted = 0.3 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
-    v = seen.output + through_norm(lm, 0, seen.output, wanted)
-    assert torch.allclose(v.norm(dim=1), seen.output.norm(dim=1), rtol=1e-4)
-    got = torch.nn.functional.cosine_similarity(norm(v), y + wanted, dim=1)
-    assert float(got.detach().min()) > 0.999
+    _, edit, hp = run(lm, "memit", text, weight=weight, contexts=0)
+    prompts, sites = prompts_of(lm, edit), [lm.site("mlp_out", layer) for layer in (0, 1)]
+    _, values = finish(optimise_values(lm, FACTS, prompts, hp))
+    _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
+    cut = [
+        own[0].ids[: last_token(own[0], str(f.subject)) + 1]
+        for f, own in zip(FACTS, prompts, strict=True)
+    ]
+    wanted = []
+    for ids, value in zip(cut, values, strict=True):
+        parts = dict(zip(sites, value.delta.chunk(2), strict=True))
+        assert min(float(part.norm()) for part in parts.values()) > 0
+        with hooks.patched(lm.model, {site: added(part) for site, part in parts.items()}):
+            wanted.append(at_the_end(lm, ids, sites))
+    for layer, patch in enumerate(edit.patches):
+        with lm.active(edit.patches[:layer]):
+            now = [at_the_end(lm, ids, sites)[layer] for ids in cut]
+            K = torch.stack([at_the_end(lm, ids, sites, inputs=True)[layer] for ids in cut]).T
+        R = torch.stack([v[layer] - x for v, x in zip(wanted, now, strict=True)]).T
+        M = weight * moments[layer].C + K @ K.T
+        assert near(patch.A @ patch.B @ M, R @ K.T)
+    if weight < 1:  # ordinary keys weigh nothing
+        with lm.active(edit.patches):
+            for ids, each in zip(cut, wanted, strict=True):
+                assert near(torch.cat(at_the_end(lm, ids, sites)), torch.cat(each), 0.02)
+
+
+def added(part: Tensor) -> hooks.Change:
+    return lambda _x, y: torch.cat([y[:, :-1], y[:, -1:] + part], dim=1)
+
+
+@torch.no_grad()
+def at_the_end(lm: LM, ids: Any, sites: list[str], *, inputs: bool = False) -> list[Tensor]:
+    """What the modules put out, or are given, at the last token."""
+    with hooks.capture(lm.model, *sites, inputs=inputs) as seen:
+        lm.body(*lm.pack([ids]))
+    return [seen[site].reshape(len(ids), -1)[-1] for site in sites]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -121,10 +155,10 @@ def test_the_block_output_reaches_z_when_ordinary_keys_weigh_nothing(
     lm = shared_lm(family)
     _, edit, hp = run(lm, "memit", text, weight=1e-6, contexts=0)
     prompts = prompts_of(lm, edit)
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
+    _, values = finish(optimise_values(lm, FACTS, prompts, hp))
     z = torch.stack([value.outputs[0] + value.delta for value in values])
     with lm.active(edit.patches):
-        seen = Subjects(lm, FACTS, prompts, lm.site("block", 1)).look(1)
+        seen = Subjects(lm, FACTS, prompts).look(1, lm.site("block", 1))
     assert near(seen.reached, z, 1e-2)
 
 
@@ -135,13 +169,13 @@ def test_pmet_asks_the_mlp_for_its_part_by_the_root_of_the_layers_left(
     lm = shared_lm(family)
     _, edit, hp = run(lm, "pmet", text)
     prompts = prompts_of(lm, edit)
-    _, values = finish(optimise_values(lm, FACTS, prompts, 1, hp))
+    _, values = finish(optimise_values(lm, FACTS, prompts, hp))
     assert values[0].delta.shape == (2 * lm.width,)
     v = torch.stack([(value.outputs[0] + value.delta)[lm.width :] for value in values])
     _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
     for layer, patch in enumerate(edit.patches):
         with lm.active(edit.patches[:layer]):
-            seen = Subjects(lm, FACTS, prompts, lm.site("mlp_out", 1)).look(layer)
+            seen = Subjects(lm, FACTS, prompts).look(layer, lm.site("mlp_out", 1))
         residual = ((v - seen.reached) / (2 - layer) ** 0.5).T
         M = lm.arch.mlp_width * moments[layer].C + seen.keys.T @ seen.keys
         assert near(patch.A @ patch.B @ M, residual @ seen.keys)

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine import hooks
 from engine.lm import LM
 from engine.patches import LowRank
-from engine.rerun import Full, Row, Suffix, rerun
+from engine.rerun import Full, Place, Row, Suffix, rerun
 from tests.tiny import CAUSAL
 
 from .support import shared_lm, state, traces
@@ -35,9 +35,9 @@ BEGINNING = ((5, 0, (4,)), (3, 0, (0, 2)), (1, 0, (0,)))
 SOME_AT_THE_BEGINNING = ((9, 4, (7, 8)), (5, 0, (3, 4)), (1, 0, (0,)))
 
 
-def deltas(lm: LM, n: int) -> Tensor:
+def deltas(lm: LM, n: int, modules: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, lm.width, generator=generator, requires_grad=True)
+    return torch.randn(n, modules * lm.width, generator=generator, requires_grad=True)
 
 
 def cotangent(like: Tensor) -> Tensor:
@@ -50,35 +50,37 @@ def answer(run: Full | Suffix, delta: Tensor) -> Answer:
     return logits.detach(), gradient, run.keys, run.outputs
 
 
-def naive(lm: LM, given: Sequence[Row], layer: int, delta: Tensor) -> Answer:
+def naive(lm: LM, given: Sequence[Row], layers: Sequence[int], delta: Tensor) -> Answer:
     """One row at a time, without padding or cache, by the plain model."""
-    site, logits, keys, outputs = lm.site("mlp_out", layer), [], [], []
+    sites, logits, keys, outputs = [lm.site("mlp_out", i) for i in layers], [], [], []
     for row, own in zip(given, delta, strict=True):
         ids = torch.tensor([row.ids])
 
-        def add(_x: Tensor, y: Tensor, row: Row = row, own: Tensor = own) -> Tensor:
+        def adding(part: Tensor, row: Row = row) -> hooks.Change:
             place = torch.zeros(len(row.ids), 1)
             place[row.lookup] = 1
-            return y + (place * own).view(y.shape)
+            return lambda _x, y: y + (place * part).view(y.shape)
 
-        with hooks.capture(lm.model, site, inputs=True) as k:
+        with hooks.capture(lm.model, sites[-1], inputs=True) as k:
             lm.model(ids)
-        with hooks.capture(lm.model, site, stop=True) as out:  # falcon adds to it in place later
+        with hooks.capture(lm.model, *sites, stop=True) as out:  # falcon adds to it in place later
             lm.model(ids)
-        keys.append(k[site].reshape(len(row.ids), -1)[row.lookup])
-        outputs.append(out[site].reshape(len(row.ids), -1)[row.lookup])
-        with hooks.patched(lm.model, {site: add}):
+        keys.append(k[sites[-1]].reshape(len(row.ids), -1)[row.lookup])
+        here = [out[site].reshape(len(row.ids), -1)[row.lookup] for site in sites]
+        outputs.append(torch.cat(here))
+        changes = {s: adding(part) for s, part in zip(sites, own.chunk(len(sites)), strict=True)}
+        with hooks.patched(lm.model, changes):
             logits.append(lm.model(ids).logits[0, list(row.wanted)])
     flat = torch.cat(logits)
     (gradient,) = torch.autograd.grad((flat * cotangent(flat)).sum(), delta)
     return flat.detach(), gradient, torch.stack(keys), torch.stack(outputs)
 
 
-def check(lm: LM, given: Sequence[Row], layer: int, kind: Any = Suffix) -> None:
+def check(lm: LM, given: Sequence[Row], *layers: int, kind: Any = Suffix) -> None:
     hooks_before = traces(lm.model)
-    delta = deltas(lm, len(given))
-    run = kind(lm, given, layer)
-    wanted = naive(lm, given, layer, delta)
+    delta = deltas(lm, len(given), len(layers))
+    run = kind(lm, given, Place(layers))
+    wanted = naive(lm, given, layers, delta)
     for name, a, b in zip(
         ("logits", "gradient", "keys", "outputs"), answer(run, delta), wanted, strict=True
     ):
@@ -99,8 +101,16 @@ def check(lm: LM, given: Sequence[Row], layer: int, kind: Any = Suffix) -> None:
 def test_both_agree_with_the_plain_model(family: str, layer: int) -> None:
     lm = shared_lm(family)
     for given in (MIXED, BEGINNING, SOME_AT_THE_BEGINNING):
-        check(lm, rows(lm, *given), layer, Suffix)
-        check(lm, rows(lm, *given), layer, Full)
+        check(lm, rows(lm, *given), layer, kind=Suffix)
+        check(lm, rows(lm, *given), layer, kind=Full)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_change_of_several_layers_has_a_part_for_each(family: str) -> None:
+    lm = shared_lm(family)
+    for given in (MIXED, BEGINNING):
+        check(lm, rows(lm, *given), 0, 1)
+        check(lm, rows(lm, *given), 0, 1, kind=Full)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -109,8 +119,8 @@ def test_with_the_other_attention(family: str, layer: int) -> None:
     """Some rows of a batch are nothing but padding before the lookup: no NaN may come of it."""
     lm = shared_lm(family, attn="sdpa")
     for given in (MIXED, BEGINNING, SOME_AT_THE_BEGINNING):
-        check(lm, rows(lm, *given), layer, Suffix)
-        check(lm, rows(lm, *given), layer, Full)
+        check(lm, rows(lm, *given), layer, kind=Suffix)
+        check(lm, rows(lm, *given), layer, kind=Full)
 
 
 def alike(lm: LM, *lengths: int) -> list[Row]:
@@ -130,7 +140,7 @@ def test_a_beginning_that_rows_share_is_run_once(family: str, monkeypatch: Any) 
     monkeypatch.setattr(
         lm, "body", lambda ids, *a, **k: (read.append(tuple(ids.shape)), body(ids, *a, **k))[1]
     )
-    check(lm, given, 1, Suffix)
+    check(lm, given, 1, kind=Suffix)
     assert read[:2] == [(1, 40), (4, 6)]
 
 
@@ -139,13 +149,13 @@ def test_a_shared_beginning_beyond_a_window_is_run_with_its_rows(family: str) ->
     """Padding in the middle would count as distance."""
     window = {"gpt_neo": {"window_size": 48}, "mistral": {"sliding_window": 48}}[family]
     lm = shared_lm(family, attn="eager", **window)
-    check(lm, alike(lm, 4, 9, 6), 1, Suffix)
+    check(lm, alike(lm, 4, 9, 6), 1, kind=Suffix)
 
 
 def test_some_rows_of_a_run() -> None:
     lm = shared_lm("llama")
     for kind in (Suffix, Full):
-        run = kind(lm, rows(lm, *MIXED), 1)
+        run = kind(lm, rows(lm, *MIXED), Place([1]))
         delta = deltas(lm, 4)
         whole, some = run.logits(delta), run.logits(delta[[0, 3]], [0, 3])
         assert torch.allclose(some, whole[[0, 1, 2, 5, 6]], atol=1e-5)
@@ -167,21 +177,21 @@ def test_attention_windows(family: str, layer: int) -> None:
     lm = shared_lm(family, attn="eager", **WINDOWS[family])
     inside = rows(lm, (14, 7, (7, 12, 13)), (11, 3, (3, 9, 10)))
     beyond = rows(lm, (16, 12, (12, 15)), (14, 9, (9, 13)), (6, 2, (2, 5)))
-    fast = rerun(lm, inside, layer, fast=True)
+    fast = rerun(lm, inside, Place([layer]), fast=True)
     assert isinstance(fast, Suffix)
-    check(lm, inside, layer, Suffix)
-    kind = type(rerun(lm, beyond, layer, fast=True))
+    check(lm, inside, layer, kind=Suffix)
+    kind = type(rerun(lm, beyond, Place([layer]), fast=True))
     assert kind is (Suffix if family == "gpt_neo" else Full)
-    check(lm, beyond, layer, kind)
+    check(lm, beyond, layer, kind=kind)
     for at in range(6, 11):  # around the window's edge
         edge = rows(lm, (at + 3, at, (at, at + 2)), (5, 2, (2, 4)))
-        check(lm, edge, layer, type(rerun(lm, edge, layer, fast=True)))
+        check(lm, edge, layer, kind=type(rerun(lm, edge, Place([layer]), fast=True)))
 
 
 def test_fast_is_a_choice() -> None:
     lm = shared_lm("gpt2")
-    assert isinstance(rerun(lm, rows(lm, *MIXED), 0, fast=True), Suffix)
-    assert isinstance(rerun(lm, rows(lm, *MIXED), 0, fast=False), Full)
+    assert isinstance(rerun(lm, rows(lm, *MIXED), Place([0]), fast=True), Suffix)
+    assert isinstance(rerun(lm, rows(lm, *MIXED), Place([0]), fast=False), Full)
 
 
 @pytest.mark.parametrize("kind", [Suffix, Full])
@@ -193,14 +203,14 @@ def test_edits_that_are_active_are_part_of_the_model(kind: Any) -> None:
         A = torch.randn(lm.width, 1, generator=generator)
         B = torch.randn(1, lm.arch.mlp_width, generator=generator)
         with lm.active([LowRank(site, A, B)]):
-            check(lm, rows(lm, *MIXED), 1, kind)
+            check(lm, rows(lm, *MIXED), 1, kind=kind)
 
 
 @pytest.mark.parametrize("kind", [Suffix, Full])
 def test_nothing_stays_when_a_pass_fails(kind: Any) -> None:
     lm = shared_lm("opt")
     before = state(lm.model)
-    run = kind(lm, rows(lm, *MIXED), 1)
+    run = kind(lm, rows(lm, *MIXED), Place([1]))
     with pytest.raises(RuntimeError):
         run.logits(torch.zeros(4, lm.width + 1))
     assert traces(lm.model) == {}
@@ -210,7 +220,7 @@ def test_nothing_stays_when_a_pass_fails(kind: Any) -> None:
 
 def test_blocks_below_the_edit_do_not_run_again() -> None:
     lm = shared_lm("gpt2", layers=3)
-    run = Suffix(lm, rows(lm, *MIXED), 2)
+    run = Suffix(lm, rows(lm, *MIXED), Place([2]))
     ran = []
     handles = [
         lm.model.get_submodule(lm.site("mlp_out", i)).register_forward_hook(

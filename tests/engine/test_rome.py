@@ -86,7 +86,7 @@ def scale(outputs: Tensor) -> float:
 
 def value_of(lm: LM, edit: Edit, hp: RomeParams) -> Value:
     """The same optimisation again: it is deterministic."""
-    _, value = finish(optimise_value(lm, edit.requests[0], prompts_of(lm, edit), hp.layer, hp))
+    _, value = finish(optimise_value(lm, edit.requests[0], prompts_of(lm, edit), hp))
     return value
 
 

@@ -29,7 +29,7 @@ TEXTS = ("The old tower", "Because the people", "Emma wrote", "In the north")
 def optimise(**changes: Any) -> tuple[list[Event], Value]:
     lm = shared_lm("llama")
     hp = RomeParams(**{"layer": 0, "steps": 4, "relative_lr": 1.0, **changes})
-    run = optimise_value(lm, REQUEST, contexts.prompts(lm, REQUEST, TEXTS), 0, hp)
+    run = optimise_value(lm, REQUEST, contexts.prompts(lm, REQUEST, TEXTS), hp)
     events: list[Event] = []
     while True:
         try:
@@ -78,7 +78,7 @@ def together(requests: Sequence[Request], at: str = "mlp_out", **changes: Any) -
     params = RomeParams if at == "mlp_out" else MemitParams
     hp = params(**{**own, "steps": 6, "relative_lr": 1.0, "lr": None, **changes})
     given = [contexts.prompts(lm, request, TEXTS) for request in requests]
-    run = optimise_values(lm, requests, given, 0, hp)
+    run = optimise_values(lm, requests, given, hp)
     while True:
         try:
             next(run)

@@ -23,6 +23,7 @@ from engine.events import Event, Note
 from engine.lm import LM
 from engine.methods.planning import planned
 from engine.requests import Request
+from engine.rerun import Place
 from engine.values import ValueParams, optimise_values
 
 
@@ -31,6 +32,9 @@ class LeastParams(ValueParams):
     layer: Layer
     ridge: float = 0.0
     past: float = 10.0  # how much the keys of earlier edits weigh beside the new ones
+
+    def place(self, lm: LM) -> Place:
+        return Place([self.layer])
 
 
 def least_change(
@@ -44,7 +48,7 @@ def least_change(
     texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, (site,), hp, "least-change")
-    values = yield from optimise_values(lm, requests, prompts, hp.layer, hp)
+    values = yield from optimise_values(lm, requests, prompts, hp)
 
     K = torch.stack([value.keys.mean(0) for value in values]).T  # [d_ff, n]
     R = torch.stack([value.delta for value in values]).T  # [d, n]
