@@ -116,6 +116,8 @@ def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, s
 @click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
 @click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
+@click.option("--resolve-every", type=click.IntRange(min=2), metavar="K",
+              help="Solve them again after every K edits, and go on from there.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
 @click.option("--methods", default="", help="Names with commas between; default: --method.")
@@ -129,6 +131,7 @@ def sequence_command(
     data: str,
     n: int,
     resolve: bool,
+    resolve_every: int | None,
     text: str,
     methods: str,
     arms: dict[str, dict[str, str]],
@@ -160,6 +163,7 @@ def sequence_command(
             overrides=overrides,
             seed=wanted.seed,
             resolve=resolve,
+            every=resolve_every or 0,
             text=text,
         )
         told = settings.to_json(lm, found)

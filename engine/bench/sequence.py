@@ -43,6 +43,7 @@ class Settings:
 
     at       numbers of edits after which everything is asked
     resolve  ask once more with the closed-form edits solved again together
+    every    solve them again after every so many edits, and go on from there; 0: never
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
     """
@@ -52,6 +53,7 @@ class Settings:
     seed: int = 0
     at: tuple[int, ...] = AT
     resolve: bool = False
+    every: int = 0
     text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
@@ -66,6 +68,7 @@ class Settings:
             "seed": self.seed,
             "resolve": self.resolve,
             "prose": self.text,
+            **({"every": self.every} if self.every else {}),
         }
 
 
@@ -98,6 +101,8 @@ def run(
                 _save(kept, number, edit)
         if edit is not None:
             ledger.apply(edit)
+        if settings.every and number % settings.every == 0:
+            yield from _solve_again(lm, ledger, _same_text(hp))
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
             yield from _look(lm, ledger, facts, settings, results, _same_text(hp))
@@ -117,6 +122,15 @@ def _edit(
         yield Note(text=f"record {key.partition(':')[2]}: {error}")
     results.add(key, {"seconds": time.perf_counter() - began, "error": error})
     return edit
+
+
+def _solve_again(lm: LM, ledger: Ledger, hp: ResolveParams) -> Generator[Event, None, None]:
+    """Leaves the ledger as it is where its edits cannot be solved together."""
+    if len(resolvable(ledger)) > 1:
+        try:
+            ledger.apply((yield from solved_again(lm, resolvable(ledger), hp)))
+        except EditFailed as failed:
+            yield Note(text=f"not solved again: {failed}")
 
 
 def _look(

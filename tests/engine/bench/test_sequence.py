@@ -82,6 +82,28 @@ def test_the_ledger_can_be_looked_at_solved_again(
     assert "3, solved again" in report.render(results)
 
 
+def test_a_session_goes_on_from_what_was_solved_again(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    own = overrides | {"past": "false"}
+    results = {
+        every: measured(
+            lm,
+            data,
+            tmp_path / f"{every}.jsonl",
+            sequence.Settings(method="emmet", overrides=own, at=(2,), resolve=True, every=every),
+        ).rows
+        for every in (0, 2)
+    }
+    plain, renewed = results[0], results[2]
+    for name in ("p_new", "perplexity", "weight"):
+        # after two edits it is what solving them on the side gives ...
+        assert renewed["at:2"][name] == pytest.approx(plain["resolved:2"][name], rel=1e-5)
+    # ... and the third stands on top of that
+    assert renewed["at:3"]["p_new"] != pytest.approx(plain["at:3"]["p_new"], rel=1e-4)
+    assert renewed["at:3"]["p_new"] != pytest.approx(plain["resolved:3"]["p_new"], rel=1e-4)
+
+
 def test_perplexity_is_measured_on_the_end_of_a_text(
     lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
 ) -> None:
