@@ -11,10 +11,10 @@ minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖.
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
 edited block for MEMIT (Meng et al. 2023, eq. 16), of several modules one behind the other where
 `place` names several; in an encoder-decoder the encoder's, and the KL is read where the decoder
-begins. The papers take the bare prompt's norm for
-‖h₀‖; here it is the mean over the contexts, because a subject at the very beginning of a text
-can have an output much smaller than anywhere else. The last term is ours: "Nottingham" is not
-said where the model goes on to "Nottinghamshire".
+begins. The papers take the bare prompt's norm for ‖h₀‖; here it is the mean over the contexts,
+because a subject at the very beginning of a text can have an output much smaller than anywhere
+else. The last term is ours: "Nottingham" is not said where the model goes on to
+"Nottinghamshire".
 
 With `fisher` the step is taken in u, δ = u P, and ‖u‖ takes the place of ‖δ‖: see engine/fisher.py.
 So it is over several layers, whose outputs differ in length: δ_l = u_l ‖h_l‖ / rms over l of ‖h_l‖.

@@ -180,3 +180,20 @@ def test_what_parts_words(family: str) -> None:
     for text, parts in (("s", False), ("7", False), (".", True), (" the", True), (" ", True)):
         (*_, token) = continuation(tokenizer, "x" + text)[:2]
         assert found[token] is parts, (text, tokenizer.convert_ids_to_tokens(token))
+
+
+def test_over_several_layers_each_part_is_measured_by_its_own_layers_output() -> None:
+    lm = shared_lm("gemma3_text")
+    hp = MemitParams(first=0, last=1, steps=3, lr=10.0, clamp=0.5, contexts=0)
+    run = optimise_values(lm, [REQUEST], [contexts.prompts(lm, REQUEST, ())], hp)
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            (value,) = stop.value
+            break
+    lengths = value.outputs[0].view(2, -1).norm(dim=1)
+    relative = lengths / lengths.square().mean().sqrt()
+    assert float(relative[0]) != pytest.approx(float(relative[1]), rel=0.01)
+    u = value.delta.view(2, -1) / relative[:, None]
+    assert float(u.norm()) == pytest.approx(0.5 * value.norm0, rel=1e-4)  # at the clamp
