@@ -33,12 +33,21 @@ def warnings(lm: LM, patches: Sequence[Patch], perplexity: float) -> list[str]:
     fresh = _unedited(lm) if not math.isnan(perplexity) else math.nan
     if perplexity > PERPLEXITY * fresh:
         more = 100 * (perplexity / fresh - 1)
-        said.append(f"Perplexity is {more:.0f} % above the unedited model's: undo what can go.")
+        remedy = "undo what can go"
+        if _resolvable(patches):
+            remedy = f"solve the edits again together (resolve), or {remedy}"
+        said.append(f"Perplexity is {more:.0f} % above the unedited model's: {remedy}.")
     for site, ratio in growth(lm, patches).items():
         size = math.sqrt(1 + ratio**2)
         if size > NORM:
             said.append(f"The weight {site} has grown to {size:.1f} times its norm.")
     return said
+
+
+def _resolvable(patches: Sequence[Patch]) -> bool:
+    """Whether one site has several that were solved one after the other: see engine/resolve.py."""
+    sites = [p.site for p in patches if isinstance(p, LowRank) and p.moves is not None]
+    return len(set(sites)) < len(sites)
 
 
 def _unedited(lm: LM) -> float:

@@ -39,6 +39,18 @@ def test_perplexity_is_held_against_the_unedited_model_while_patches_act() -> No
         assert warnings(lm, (), fresh * (PERPLEXITY - 0.01)) == []
         (said,) = warnings(lm, (), fresh * 1.25)
     assert said.startswith("Perplexity is 25 % above")
+    assert "resolve" not in said
+
+
+def test_edits_that_were_solved_one_after_the_other_can_be_solved_again() -> None:
+    lm = shared_lm("gpt2")
+    plain = patch(lm, 0.5)
+    assert isinstance(plain, LowRank)
+    keys, moves = plain.B[:, None], plain.A
+    solved = LowRank(plain.site, plain.A, plain.B, keys, moves)
+    for patches, can in (((solved,), False), ((plain, solved), False), ((solved, solved), True)):
+        (said,) = warnings(lm, patches, fluency(lm) * 1.25)[:1]
+        assert ("resolve" in said) is can
 
 
 @pytest.mark.parametrize("dense", [False, True])
