@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Opened
-from scenes import ask, comparison, reach, write
+from scenes import ask, comparison, play, reach, write
 from test_chat import screen_text
 from test_history_screen import notices, press
 from textual.pilot import Pilot
@@ -155,3 +155,13 @@ async def test_the_field_is_left_with_escape(opened: Opened) -> None:
         assert isinstance(pilot.app.focused, Input)
         await press(pilot, "escape")
         assert pilot.app.screen.query_one(ComparisonRows).has_focus
+
+
+async def test_a_scrollbar_takes_no_room_from_the_rows() -> None:
+    drawn = {}
+    for height in (20, 36):
+        async with play("comparison", (60, height)) as app:
+            rows = app.screen.query_one(ComparisonRows)
+            texts = [str(rows.get_option_at_index(i).prompt) for i in range(rows.option_count)]
+            drawn[rows.show_vertical_scrollbar] = texts
+    assert drawn[True] == drawn[False]

@@ -77,7 +77,7 @@ class ComparisonRows(OptionList):
     # -- one row -----------------------------------------------------------------------------
 
     def _row(self, row: CompareRow) -> Text:
-        width = max(self._width - 1, 20)
+        width = max(self._width, 20)
         judged = verdict(row)
         style = self._style("same" if judged.startswith("=") else "differs")
         kind = f"{KINDS[row.prompt.kind]}  "

@@ -82,7 +82,7 @@ class SessionList(OptionList):
 
     def _draw(self, cursor: int) -> None:
         self._width = self.scrollable_content_region.width
-        room = max(self._width - 1, 10)
+        room = max(self._width, 10)
         style = self.get_component_rich_style("session-list--aside")
         aside = style.without_color + Style(color=style.color)
         self.clear_options()

@@ -77,7 +77,7 @@ class TimelineList(OptionList):
         self._width = width = self.scrollable_content_region.width
         nodes = self.timeline.nodes if self.timeline else ()
         self.clear_options()
-        self.add_options(Option(self._line(node, max(width - 1, 10))) for node in nodes)
+        self.add_options(Option(self._line(node, max(width, 10))) for node in nodes)
 
     def _line(self, node: NodeView, width: int) -> Text:
         said = words(node)
