@@ -9,7 +9,7 @@ changed: keys and h are measured anew, and each layer takes its share of what is
 which the method turns into an update of that layer's MLP.
 
 Behind a norm that follows the MLP (Gemma 2 and 3) no share can be asked for: of what an MLP puts
-out only the direction counts, and h is many times as long as what all edited layers add to it.
+out only the direction counts, and a δ that is measured by ‖h‖ may be longer than all it can add.
 There δ is sought at the MLPs of all edited layers at once, before their norms, a part for each
 (`values`), and R = v_l − W k_l, where v_l is what the layer's MLP puts out with all parts in place.
 Ours.

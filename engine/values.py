@@ -17,7 +17,7 @@ else. The last term is ours: "Nottingham" is not said where the model goes on to
 "Nottinghamshire".
 
 With `fisher` the step is taken in u, δ = u P, and ‖u‖ takes the place of ‖δ‖: see engine/fisher.py.
-So it is over several layers, whose outputs differ in length: δ_l = u_l ‖h_l‖ / rms over l of ‖h_l‖.
+Without it, over several layers, whose outputs differ in length, δ_l = u_l ‖h_l‖ / rms_l ‖h_l‖.
 
 Facts are optimised together, some at a time; each has its own clamp and its own end.
 """
