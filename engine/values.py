@@ -7,7 +7,8 @@ For every fact by itself
            + ω ‖δ‖ / ‖h₀‖²
            − (η/N) Σ_j log P(a word ends | x_j, prompt, target; h_j + δ)
 
-minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖. h_j is the output of a module
+minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖; with `grow` c becomes larger for
+a fact that takes more steps than that. h_j is the output of a module
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
 edited block for MEMIT (Meng et al. 2023, eq. 16), of several modules one behind the other where
 `place` names several; in an encoder-decoder the encoder's, and the KL is read where the decoder
@@ -54,7 +55,8 @@ class ValueParams(HParams):
     steps: int = 20
     lr: float | None = None  # Adam's rate; None: relative_lr
     relative_lr: float = 0.5  # lr · √d as a multiple of ‖h₀‖
-    clamp: float = 4.0  # ‖δ‖ ≤ clamp · ‖h₀‖
+    clamp: float = 4.0  # c
+    grow: int = 0  # from this step on c grows in proportion to the steps (0: never)
     kl: float = 0.0625  # κ
     decay: float = 0.5  # ω
     stop_loss: float = 0.05  # stop below this loss
@@ -182,9 +184,10 @@ def _optimise(
         with torch.no_grad():
             still = torch.tensor([not fact.done for fact in facts], device=lm.device)
             moved = before + scale[:, None] * (deltas - before)
-            deltas.copy_(torch.where(still[:, None], _projected(moved, hp.clamp * norms), before))
+            longest = _clamp(step, hp) * norms
+            deltas.copy_(torch.where(still[:, None], _projected(moved, longest), before))
     with torch.no_grad():
-        longer = shaped(_projected(deltas * hp.extend, hp.clamp * norms))
+        longer = shaped(_projected(deltas * hp.extend, _clamp(step, hp) * norms))
     return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
 
 
@@ -243,6 +246,11 @@ def _shape(outputs: Sequence[Tensor], layers: int, P: Tensor | None) -> Shape:
     relative = parts / parts.square().mean(1, keepdim=True).sqrt()  # [n, layers]
     each = relative.repeat_interleave(outputs[0].shape[1] // layers, dim=1)
     return lambda u: u * each
+
+
+def _clamp(step: int, hp: ValueParams) -> float:
+    """c at a step: that of `hp`, and more of it for facts that are still open after `hp.grow`."""
+    return hp.clamp * max(1.0, step / hp.grow) if hp.grow else hp.clamp
 
 
 def _projected(deltas: Tensor, longest: Tensor) -> Tensor:

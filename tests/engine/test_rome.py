@@ -368,6 +368,22 @@ def test_the_step_is_scaled_to_the_model_and_the_value_is_clamped(text: str) -> 
     assert edit.numbers["delta_norm"] <= 0.75 * norm0 * 1.001
 
 
+def test_the_clamp_grows_for_a_fact_that_is_not_sure(text: str) -> None:
+    lm = shared_lm("llama")
+    hp = params(text, steps=9, clamp=0.5, grow=3)
+    events, edit = run(lm, hp)
+    norm0 = scale(keys_and_outputs(lm, edit)[1])
+    norms = [e.delta_norm / norm0 for e in events if isinstance(e, EditStep)]
+    # The norm told at a step is what the step before it left.
+    assert norms == pytest.approx(
+        [0.0, *([0.5] * 3), *(0.5 * step / 3 for step in range(4, 9))], rel=1e-3
+    )
+    fixed = dataclasses.replace(hp, grow=0)
+    same, _ = run(lm, dataclasses.replace(fixed, steps=4))
+    assert losses(events)[:4] == losses(same), "until then it is the run without growth"
+    assert losses(run(lm, fixed)[0])[-1] > losses(events)[-1]
+
+
 def test_the_value_can_be_taken_further_within_the_clamp(text: str) -> None:
     lm = shared_lm("llama")
     usual = run(lm, params(text))[1].numbers["delta_norm"]
