@@ -3,7 +3,9 @@
 Edits made one after the other were each solved in the presence of those before it, and moved
 the earlier ones' keys a little; where one of those is dropped, what the later ones relied on is
 gone. From the keys that their patches keep, and where those were to go from the unedited map, one
-system per site gives every fact what it asked for at once (`closed_form.resolve`).
+system per site gives every fact what it asked for at once (`closed_form.resolve`). Facts that are
+not said even then can be inserted anew beside the others (`again`): what they asked for, they asked
+of a model that is another by now.
 
 The outcome is an edit like any other, which supersedes those it was made from: undo takes it
 off, and they act again.
@@ -12,21 +14,23 @@ off, and they act again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from . import alarms, closed_form
-from .batch import ask_all, judged, said_metric, verdict_of
+from .batch import ask_all, judged, said_metric, took, verdict_of
 from .config import COMMAND_LINE, HParams, Source, build
+from .correct import hparams_of, method_of
 from .edit import Edit, new_id
-from .errors import BadRequest
+from .errors import BadRequest, EditFailed
 from .evaluate.probes import fluency, prose
-from .events import EditPlanned, Event, Finding, Loading, Metric
+from .events import EditPlanned, Event, Finding, Loading, Metric, Note
 from .ledger import RESOLVED, Ledger
-from .outcome import Clock, Outcome, concluded, provenance_of
+from .methods import MethodInfo
+from .outcome import Answered, Clock, Outcome, concluded, provenance_of
 from .patches import LowRank
 
 if TYPE_CHECKING:
@@ -35,12 +39,16 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # facts named in the log and on the screen
 
+Insert = Callable[[Sequence["Request"]], Generator[Event, None, list[Edit]]]  # not in the ledger
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResolveParams(HParams):
     """How exactly the facts are asked for, against what ordinary keys are worth."""
 
     ridge: float = 0.1  # 0: exactly; 1: as MEMIT
+    again: int = 0  # rounds in which facts that are not said are inserted anew ...
+    method: str = "memit"  # ... with this method, as it is set for the model
     weight: float | None = None  # λ; None: relative_weight · d_ff
     relative_weight: float = 1.0
     text: str = "wikipedia-vital"
@@ -80,6 +88,7 @@ def resolve(
             "Methods with a closed form keep what that needs: see docs/closed-form.md.",
         )
     requests = [request for edit in edits for request in edit.requests]
+    insert = _insert(lm, requests[0], hp, seed) if hp.again else None
     sites, made = _sites(edits), edit_id or new_id()
     yield _planned(made, edits, sites, hp)
     yield _told(requests, edits, sites)
@@ -88,14 +97,15 @@ def resolve(
         perplexity = fluency(lm)
         clock.lap("probes")
     edit = dataclasses.replace((yield from solved_again(lm, edits, hp)), id=made)
+    edit, answers = yield from sought_again(lm, ledger, edit, insert, hp)
     edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     clock.lap("edit")
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
-        after = yield from ask_all(lm, requests)
         now = fluency(lm)
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
-    facts = judged(requests, before, after)
+    asked = dict(zip(edit.requests, answers, strict=True))
+    facts = judged(requests, before, [asked[request] for request in requests])
     metrics = [
         said_metric(facts),
         Metric(name="fluency", before=perplexity, after=now, n=len(prose())),
@@ -119,6 +129,75 @@ def solved_again(lm: LM, edits: Sequence[Edit], hp: ResolveParams) -> Generator[
         numbers={"facts": len(requests), "edits": len(edits)},
         supersedes=tuple(edit.id for edit in edits),
     )
+
+
+def sought_again(
+    lm: LM, ledger: Ledger, edit: Edit, insert: Insert | None, hp: ResolveParams
+) -> Generator[Event, None, tuple[Edit, list[Answered]]]:
+    """`edit`, which `solved_again` made of edits of `ledger`, after up to `hp.again` rounds.
+
+    In a round those of its facts that are not said are inserted anew in the presence of the others,
+    and all are solved again. The outcome is that of the round after which most are said, with the
+    answers to its requests.
+    """
+    best: tuple[int, Edit, list[Answered]] | None = None
+    for left in range(hp.again, -1, -1):
+        with lm.active(Ledger((*ledger.edits, edit)).patches()):
+            answers = yield from ask_all(lm, edit.requests)
+        said = [took(r, a.answer) for r, a in zip(edit.requests, answers, strict=True)]
+        if best is None or sum(said) > best[0]:
+            best = sum(said), edit, answers
+        if insert is None or all(said) or not left or not _one_row_each(edit):
+            break
+        kept = _part(edit, [i for i, done in enumerate(said) if done])
+        lost = [r for r, done in zip(edit.requests, said, strict=True) if not done]
+        try:
+            with lm.active(Ledger((*ledger.edits, kept)).patches()):
+                new = yield from insert(lost)
+            solved = yield from solved_again(lm, [kept, *new], hp)
+        except EditFailed as failed:
+            yield Note(text=f"not inserted anew: {failed}")
+            break
+        edit = dataclasses.replace(solved, id=edit.id, supersedes=edit.supersedes)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _insert(lm: LM, request: Request, hp: ResolveParams, seed: int) -> Insert:
+    info = method_of(lm, request, hp.method)
+    own, _ = hparams_of(lm, info, {}, seed)
+    return lambda requests: inserted(lm, requests, info, own)
+
+
+def inserted(
+    lm: LM, requests: Sequence[Request], info: MethodInfo, hp: Any
+) -> Generator[Event, None, list[Edit]]:
+    """Edits of facts on the model as it is: one of all, or each on top of those before it."""
+    groups = [list(requests)] if info.batch else [[request] for request in requests]
+    made: list[Edit] = []
+    for group in groups:
+        with lm.active(patch for edit in made for patch in edit.patches):
+            made.append((yield from info.run()(lm, group, hp)))
+    return made
+
+
+def _one_row_each(edit: Edit) -> bool:
+    """Whether every fact has a row of its own in every patch."""
+    kept = [patch.keys for patch in edit.patches if isinstance(patch, LowRank)]
+    return all(keys is not None and len(keys) == len(edit.requests) for keys in kept)
+
+
+def _part(edit: Edit, facts: Sequence[int]) -> Edit:
+    """The edit with these of its facts alone."""
+    patches = []
+    for patch in edit.patches:
+        assert isinstance(patch, LowRank)
+        assert patch.keys is not None
+        assert patch.moves is not None
+        A, moves = patch.A[:, facts], patch.moves[:, facts]
+        patches.append(LowRank(patch.site, A, patch.B[facts], patch.keys[facts], moves))
+    requests = tuple(edit.requests[i] for i in facts)
+    return dataclasses.replace(edit, requests=requests, patches=tuple(patches))
 
 
 def _sites(edits: Sequence[Edit]) -> tuple[str, ...]:

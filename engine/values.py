@@ -217,10 +217,11 @@ def _told(
     """Means over the facts; those that are done count with what they ended with."""
     start, count = of
     groups, group = -(-count // hp.together), start // hp.together
+    expected = hp.grow if step <= hp.grow < hp.steps else hp.steps  # most facts need no more
     names = dict.fromkeys(name for fact in facts for name in fact.parts)
     return EditStep(
         step=group * hp.steps + step,
-        of=groups * hp.steps,
+        of=(groups - 1) * hp.steps + expected,
         loss=_mean([fact.losses[-1] for fact in facts]),
         parts={name: _mean([f.parts.get(name, 0.0) for f in facts]) for name in names},
         p_new=_mean([fact.p_new for fact in facts]),

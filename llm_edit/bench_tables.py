@@ -118,6 +118,8 @@ def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, s
 @click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
 @click.option("--resolve-every", type=click.IntRange(min=2), metavar="K",
               help="Solve them again after every K edits, and go on from there.")  # fmt: skip
+@click.option("--again", type=click.IntRange(min=0), default=0, metavar="ROUNDS",
+              help="Then insert facts that are not said anew, so often at most.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
 @click.option("--methods", default="", help="Names with commas between; default: --method.")
@@ -132,6 +134,7 @@ def sequence_command(
     n: int,
     resolve: bool,
     resolve_every: int | None,
+    again: int,
     text: str,
     methods: str,
     arms: dict[str, dict[str, str]],
@@ -145,6 +148,8 @@ def sequence_command(
     Several --methods, or settings (--arm), each begin with the unedited model, and are told side
     by side.
     """
+    if again and not resolve_every:
+        raise click.UsageError("--again goes with --resolve-every.")
     if plots:
         pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or leave out --plot.")
     from engine.evaluate import datasets
@@ -164,6 +169,7 @@ def sequence_command(
             seed=wanted.seed,
             resolve=resolve,
             every=resolve_every or 0,
+            again=again,
             text=text,
         )
         told = settings.to_json(lm, found)

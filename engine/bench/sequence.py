@@ -25,9 +25,9 @@ from ..evaluate.probes import fluency, perplexity
 from ..events import Event, Loading, Note
 from ..ledger import Ledger
 from ..lm import LM
-from ..methods import get
+from ..methods import MethodInfo, get
 from ..requests import Request
-from ..resolve import ResolveParams, resolvable, solved_again
+from ..resolve import ResolveParams, inserted, resolvable, solved_again, sought_again
 from ..statistics import SEQUENCE, passages_of
 from .once import described, hparams
 from .results import JsonDict, Results
@@ -44,6 +44,7 @@ class Settings:
     at       numbers of edits after which everything is asked
     resolve  ask once more with the closed-form edits solved again together
     every    solve them again after every so many edits, and go on from there; 0: never
+    again    rounds in which facts that are not said then are inserted anew
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
     """
@@ -54,6 +55,7 @@ class Settings:
     at: tuple[int, ...] = AT
     resolve: bool = False
     every: int = 0
+    again: int = 0
     text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
@@ -68,14 +70,14 @@ class Settings:
             "seed": self.seed,
             "resolve": self.resolve,
             "prose": self.text,
-            **({"every": self.every} if self.every else {}),
+            **({"every": self.every, "again": self.again} if self.every else {}),
         }
 
 
 def run(
     lm: LM, records: Sequence[Record], settings: Settings, results: Results
 ) -> Generator[Event, None, None]:
-    """Edit and look. Rows "edit:<i>", "at:<n>" and, where asked for, "resolved:<n>".
+    """Edit and look. Rows "edit:<i>", "at:<n>" and, where asked for, "resolved:<n>", "solved:<n>".
 
     The edits are kept in a folder beside the results, so that a run that was cut goes on. A fact
     whose edit fails counts as not there.
@@ -85,7 +87,7 @@ def run(
     hp = hparams(lm, settings.method, settings.overrides)
     if hasattr(hp, "seed"):
         hp = replace(hp, seed=settings.seed)
-    method, kept = get(settings.method).run(), results.path.with_suffix(".edits")
+    info, kept = get(settings.method), results.path.with_suffix(".edits")
     if "at:0" not in results.rows:
         results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings.text))})
     ledger, facts = Ledger(), []
@@ -94,15 +96,16 @@ def run(
         facts.append(request)
         key = f"edit:{number}"
         if key in results.rows:
-            edit = _load(kept, number) if not results.rows[key]["error"] else None
+            edit = _load(kept, key) if not results.rows[key]["error"] else None
         else:
-            edit = yield from _edit(lm, ledger, method, request, hp, key, results)
+            edit = yield from _edit(lm, ledger, info.run(), request, hp, key, results)
             if edit is not None:
-                _save(kept, number, edit)
+                _save(kept, key, edit)
         if edit is not None:
             ledger.apply(edit)
         if settings.every and number % settings.every == 0:
-            yield from _solve_again(lm, ledger, _same_text(hp))
+            again = _same_text(hp, settings.again)
+            yield from _solve_again(lm, ledger, info, hp, again, f"solved:{number}", results)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
             yield from _look(lm, ledger, facts, settings, results, _same_text(hp))
@@ -124,13 +127,34 @@ def _edit(
     return edit
 
 
-def _solve_again(lm: LM, ledger: Ledger, hp: ResolveParams) -> Generator[Event, None, None]:
+def _solve_again(
+    lm: LM,
+    ledger: Ledger,
+    info: MethodInfo,
+    hp: Any,
+    again: ResolveParams,
+    key: str,
+    results: Results,
+) -> Generator[Event, None, None]:
     """Leaves the ledger as it is where its edits cannot be solved together."""
-    if len(resolvable(ledger)) > 1:
+    kept = results.path.with_suffix(".edits")
+    if key not in results.rows and len(resolvable(ledger)) > 1:
+        began, error = time.perf_counter(), ""
+
+        def insert(requests: Sequence[Request]) -> Generator[Event, None, list[Edit]]:
+            return inserted(lm, requests, info, hp)
+
         try:
-            ledger.apply((yield from solved_again(lm, resolvable(ledger), hp)))
+            edit = yield from solved_again(lm, resolvable(ledger), again)
+            if again.again:
+                edit, _ = yield from sought_again(lm, ledger, edit, insert, again)
+            _save(kept, key, edit)
         except EditFailed as failed:
-            yield Note(text=f"not solved again: {failed}")
+            error = str(failed)
+            yield Note(text=f"not solved again: {error}")
+        results.add(key, {"seconds": time.perf_counter() - began, "error": error})
+    if key in results.rows and not results.rows[key]["error"]:
+        ledger.apply(_load(kept, key))
 
 
 def _look(
@@ -157,9 +181,10 @@ def _look(
         results.add(key, {**state, "seconds": seconds})
 
 
-def _same_text(hp: Any) -> ResolveParams:
+def _same_text(hp: Any, again: int = 0) -> ResolveParams:
     """What C is measured on, as the method has it."""
-    return ResolveParams(**{k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)})
+    own = {k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)}
+    return ResolveParams(again=again, **own)
 
 
 def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
@@ -193,7 +218,7 @@ def summary(results: Results) -> JsonDict:
     """The states by number of edits, and the seconds of an edit."""
     seconds = [row["seconds"] for key, row in results.rows.items() if key.startswith("edit:")]
     return {
-        "states": {k: v for k, v in results.rows.items() if not k.startswith("edit:")},
+        "states": {k: v for k, v in results.rows.items() if k.startswith(("at:", "resolved:"))},
         "seconds": {"median": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95)},
         "failed": sum(bool(r["error"]) for k, r in results.rows.items() if k.startswith("edit:")),
         "settings": results.header["settings"],
@@ -201,13 +226,19 @@ def summary(results: Results) -> JsonDict:
     }
 
 
-def _save(folder: Path, number: int, edit: Edit) -> None:
+def _save(folder: Path, key: str, edit: Edit) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     described_, tensors = edit.save()
-    (folder / f"{number}.safetensors").write_bytes(tensors)
-    (folder / f"{number}.json").write_text(json.dumps(described_), encoding="utf-8")
+    _file(folder, key, "safetensors").write_bytes(tensors)
+    _file(folder, key, "json").write_text(json.dumps(described_), encoding="utf-8")
 
 
-def _load(folder: Path, number: int) -> Edit:
-    text = (folder / f"{number}.json").read_text(encoding="utf-8")
-    return Edit.load(json.loads(text), (folder / f"{number}.safetensors").read_bytes())
+def _load(folder: Path, key: str) -> Edit:
+    text = _file(folder, key, "json").read_text(encoding="utf-8")
+    return Edit.load(json.loads(text), _file(folder, key, "safetensors").read_bytes())
+
+
+def _file(folder: Path, key: str, suffix: str) -> Path:
+    """Of the edit of a row "edit:3" or "solved:3"."""
+    kind, _, number = key.partition(":")
+    return folder / f"{number if kind == 'edit' else f'{kind}-{number}'}.{suffix}"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.batch import ask_all, took
 from engine.edit import Edit
-from engine.errors import BadRequest, BadSetting
-from engine.events import EditApplied, EditPlanned, Finding
+from engine.errors import BadRequest, BadSetting, UnknownName
+from engine.events import EditApplied, EditPlanned, Event, Finding
 from engine.ledger import Ledger
 from engine.lm import LM
+from engine.methods import get
 from engine.methods.emmet import EmmetParams, emmet
 from engine.methods.rome import RomeParams, r_rome
 from engine.patches import LowRank
 from engine.requests import Request
-from engine.resolve import resolvable, resolve
+from engine.resolve import (
+    ResolveParams,
+    inserted,
+    resolvable,
+    resolve,
+    solved_again,
+    sought_again,
+)
 
 from .support import CORPUS, close_after, finish, shared_lm, state
 
@@ -177,3 +187,77 @@ def test_a_cancel_or_a_wrong_setting_changes_nothing(text: str) -> None:
     for count in (1, 3, 6):
         close_after(resolve(lm, ledger, overrides=hp), count)
     assert ledger.edits == edits
+
+
+SAYABLE = tuple(  # by a random model, at layer 0
+    Request(prompt=f"The {name}", subject=subject, target_new="capital")
+    for name, subject in (
+        ("capital of Australia", "Australia"),
+        ("writer of Emma", "Emma"),
+        ("name of London", "London"),
+    )
+)
+
+
+def short(lm: LM, text: str) -> tuple[Ledger, EmmetParams]:
+    """The second of three facts was asked for with a value of nothing; settings that are enough."""
+    enough = EmmetParams(
+        layer=0, contexts=1, steps=12, relative_lr=1.0, clamp=50.0, kl=0.01, decay=1e-4, text=text,
+        tokens=10_000,
+    )  # fmt: skip
+    ledger = Ledger()
+    for fact, hp in zip(
+        SAYABLE, (enough, dataclasses.replace(enough, steps=1), enough), strict=True
+    ):
+        with lm.active(ledger.patches()):
+            _, edit = finish(emmet(lm, [fact], hp))
+        ledger.apply(edit)
+    return ledger, enough
+
+
+@pytest.mark.parametrize("method", ["emmet", "r-rome"])
+def test_facts_that_are_not_said_are_inserted_anew(method: str, text: str) -> None:
+    lm = shared_lm("llama")
+    ledger, hp = short(lm, text)
+    again = ResolveParams(ridge=1e-6, again=1, text=text, tokens=10_000)
+    _, edit = finish(solved_again(lm, ledger.acting, again))
+    seen: list[Request] = []
+    own = {f.name: getattr(hp, f.name) for f in dataclasses.fields(RomeParams)}
+    params = hp if method == "emmet" else RomeParams(**own)
+
+    def insert(requests: Sequence[Request]) -> Generator[Event, None, list[Edit]]:
+        seen.extend(requests)
+        return inserted(lm, requests, get(method), params)
+
+    _, (same, before) = finish(sought_again(lm, ledger, edit, None, again))
+    assert same is edit
+    said = [took(fact, a.answer) for fact, a in zip(edit.requests, before, strict=True)]
+    assert 0 < sum(said) < len(SAYABLE)
+    _, (better, after) = finish(sought_again(lm, ledger, edit, insert, again))
+    assert seen == [fact for fact, done in zip(edit.requests, said, strict=True) if not done]
+    assert all(took(f, a.answer) for f, a in zip(better.requests, after, strict=True))
+    assert set(better.requests) == set(SAYABLE)
+    assert (better.id, better.supersedes) == (edit.id, edit.supersedes)
+    with lm.active(Ledger((*ledger.edits, better)).patches()):
+        _, asked = finish(ask_all(lm, SAYABLE))
+    assert all(took(f, a.answer) for f, a in zip(SAYABLE, asked, strict=True))
+
+
+def test_a_round_that_makes_it_worse_is_not_kept(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger, hp = short(lm, text)
+    again = ResolveParams(again=2, text=text, tokens=10_000)
+    _, edit = finish(solved_again(lm, ledger.acting, again))
+
+    def nothing(requests: Sequence[Request]) -> Generator[Event, None, list[Edit]]:
+        return inserted(lm, requests, get("emmet"), dataclasses.replace(hp, steps=1))
+
+    _, (same, _) = finish(sought_again(lm, ledger, edit, nothing, again))
+    assert same is edit
+
+
+def test_the_method_for_facts_inserted_anew_is_known_before_anything_is_done(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    with pytest.raises(UnknownName, match="no-such"):
+        finish(resolve(lm, ledger, overrides={"again": "1", "method": "no-such"}))

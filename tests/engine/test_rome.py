@@ -378,6 +378,8 @@ def test_the_clamp_grows_for_a_fact_that_is_not_sure(text: str) -> None:
     assert norms == pytest.approx(
         [0.0, *([0.5] * 3), *(0.5 * step / 3 for step in range(4, 9))], rel=1e-3
     )
+    told = [(e.step, e.of) for e in events if isinstance(e, EditStep)]
+    assert told == [(step, 3 if step <= 3 else 9) for step in range(1, 10)]
     fixed = dataclasses.replace(hp, grow=0)
     same, _ = run(lm, dataclasses.replace(fixed, steps=4))
     assert losses(events)[:4] == losses(same), "until then it is the run without growth"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def test_a_session_goes_on_from_what_was_solved_again(
     # ... and the third stands on top of that
     assert renewed["at:3"]["p_new"] != pytest.approx(plain["at:3"]["p_new"], rel=1e-4)
     assert renewed["at:3"]["p_new"] != pytest.approx(plain["resolved:3"]["p_new"], rel=1e-4)
+
+
+def test_what_was_solved_again_is_kept_with_the_facts_inserted_anew(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    settings = sequence.Settings(method="emmet", overrides=overrides, at=(2,), every=2, again=1)
+    whole = measured(lm, data, tmp_path / "whole.jsonl", settings)
+    plain = measured(lm, data, tmp_path / "plain.jsonl", dataclasses.replace(settings, again=0))
+    assert whole.rows["at:2"]["said"]["mean"] >= plain.rows["at:2"]["said"]["mean"]
+    cut = measured(lm, data, tmp_path / "cut.jsonl", settings, n=2)
+    seconds = cut.rows["solved:2"]["seconds"]
+    on = measured(lm, data, tmp_path / "cut.jsonl", settings)
+    assert on.rows["solved:2"]["seconds"] == seconds  # not solved anew
+    for name in ("p_new", "perplexity", "weight"):
+        assert on.rows["at:3"][name] == pytest.approx(whole.rows["at:3"][name], rel=1e-6)
 
 
 def test_perplexity_is_measured_on_the_end_of_a_text(
