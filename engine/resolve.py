@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # facts named in the log and on the screen
 
+NOT_SAID = (
+    "What is not said can be inserted anew beside the others: "
+    "/resolve 2, or llm-edit resolve --again 2."
+)
+
 Insert = Callable[[Sequence["Request"]], Generator[Event, None, list[Edit]]]  # not in the ledger
 
 
@@ -76,13 +81,14 @@ def resolve(
     """One edit in place of all that are `resolvable`, in the ledger when this returns.
 
     Its facts are asked before and after. Raises BadRequest when fewer than two edits can be
-    solved again, BadSetting, SingularCovariance, EditFailed.
+    solved again (one is enough where facts are to be inserted anew), BadSetting,
+    SingularCovariance, EditFailed.
     """
     clock = Clock()
     given = Source(COMMAND_LINE, overrides or {})
     hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     edits = resolvable(ledger)
-    if len(edits) < 2:
+    if len(edits) < (1 if hp.again else 2):
         raise BadRequest(
             f"{len(edits)} of the acting edits can be solved again; it takes two.",
             "Methods with a closed form keep what that needs: see docs/closed-form.md.",
@@ -104,8 +110,9 @@ def resolve(
         now = fluency(lm)
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
-    asked = dict(zip(edit.requests, answers, strict=True))
-    facts = judged(requests, before, [asked[request] for request in requests])
+    facts = judged(requests, before, answers)
+    if not (hp.again or all(fact.success for fact in facts)):
+        warnings.append(NOT_SAID)
     metrics = [
         said_metric(facts),
         Metric(name="fluency", before=perplexity, after=now, n=len(prose())),
@@ -147,7 +154,10 @@ def sought_again(
         said = [took(r, a.answer) for r, a in zip(edit.requests, answers, strict=True)]
         if best is None or sum(said) > best[0]:
             best = sum(said), edit, answers
-        if insert is None or all(said) or not left or not _one_row_each(edit):
+        if insert is None or all(said) or not left:
+            break
+        if not _one_row_each(edit):
+            yield Note(text="facts that were asked for at different places cannot be parted.")
             break
         kept = _part(edit, [i for i, done in enumerate(said) if done])
         lost = [r for r, done in zip(edit.requests, said, strict=True) if not done]
@@ -158,6 +168,7 @@ def sought_again(
         except EditFailed as failed:
             yield Note(text=f"not inserted anew: {failed}")
             break
+        solved = _in_order(solved, edit.requests)
         edit = dataclasses.replace(solved, id=edit.id, supersedes=edit.supersedes)
     assert best is not None
     return best[1], best[2]
@@ -185,6 +196,14 @@ def _one_row_each(edit: Edit) -> bool:
     """Whether every fact has a row of its own in every patch."""
     kept = [patch.keys for patch in edit.patches if isinstance(patch, LowRank)]
     return all(keys is not None and len(keys) == len(edit.requests) for keys in kept)
+
+
+def _in_order(edit: Edit, requests: Sequence[Request]) -> Edit:
+    """The edit with its facts as `requests` has them."""
+    if not _one_row_each(edit):
+        return dataclasses.replace(edit, requests=tuple(requests))
+    at = {request: i for i, request in enumerate(edit.requests)}
+    return _part(edit, [at[request] for request in requests])
 
 
 def _part(edit: Edit, facts: Sequence[int]) -> Edit:

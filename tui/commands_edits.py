@@ -59,10 +59,6 @@ def _no_undone(snapshot: Snapshot) -> str:
     return "" if undone or snapshot.busy else "there is no edit to redo."
 
 
-def _no_two(snapshot: Snapshot) -> str:
-    return "" if len(snapshot.active) > 1 or snapshot.busy else "it takes two edits in force."
-
-
 def _no_edits(snapshot: Snapshot) -> str:
     return "" if snapshot.edits else "nothing was edited in this session."
 
@@ -105,8 +101,8 @@ def _drop(front: Front, argument: str) -> None:
     front.run(front.assistant.drop(edit.id))
 
 
-def _resolve(front: Front, _argument: str) -> None:
-    front.run(front.assistant.resolve())
+def _resolve(front: Front, argument: str) -> None:
+    front.run(front.assistant.resolve({"again": str(counted(argument))} if argument else {}))
 
 
 def _edits(front: Front, argument: str) -> None:
@@ -133,8 +129,8 @@ COMMANDS = (
             help="put the last undone edit back, or the last N"),
     Command(name="drop", argument="N", handler=_drop, complete=_standing, unavailable=no_active,
             help="take edit N off and leave the others"),
-    Command(name="resolve", handler=_resolve, unavailable=_no_two,
-            help="solve the edits in force again, all together, as one edit"),
+    Command(name="resolve", argument="[N]", handler=_resolve, unavailable=no_active,
+            help="solve the edits again as one; N: rounds for facts not said"),
     Command(name="edits", argument="[N]", handler=_edits, complete=_all, unavailable=_no_edits,
             help="list the edits of this session, or say what edit N did"),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import config
 from engine.requests import read_facts
 
 from .conftest import Run
@@ -214,6 +215,32 @@ def test_edits_solved_again_are_one_that_undo_takes_off(
     again = run("redo", "--json").json
     assert again["active"] == [row["edit_id"]]
     assert sorted(again["superseded"]) == sorted(row["supersedes"])
+
+
+def test_facts_that_resolve_leaves_unsaid_can_be_inserted_anew(
+    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
+) -> None:
+    for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
+        run(
+            "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
+            "--no-probes", *small,
+        )  # fmt: skip
+    common = ("resolve", "--model", model, "--json", "--hp", f"text={tmp_path / 'text.txt'}",
+              "--hp", "tokens=2000")  # fmt: skip
+    solved = run(*common)
+    assert solved.json["verdict"].endswith("/resolve 2, or llm-edit resolve --again 2.")
+    assert "unknown method" in run(*common, "--again", 1, "--hp", "method=none-such").err
+    own = config.own_file("emmet", model.name)
+    own.parent.mkdir(parents=True)
+    lines = [f"{key}: {value}" for key, value in hparams(tmp_path).items()]
+    own.write_text("\n".join(["layer: 1", *lines]), encoding="utf-8")
+    anew = run(*common, "--again", 1, "--hp", "method=emmet")  # one edit of two facts is enough
+    assert anew.code == 1, anew.err
+    row = anew.json
+    assert (len(row["facts"]), row["supersedes"]) == (2, [solved.json["edit_id"]])
+    assert "/resolve 2" not in row["verdict"]
+    replayed = run("replay", row["session"], "--execute")
+    assert replayed.code == 0, replayed.out
 
 
 def test_an_edit_that_takes_exits_0(run: Run, model: Path, small: tuple[object, ...]) -> None:

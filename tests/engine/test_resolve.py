@@ -236,7 +236,7 @@ def test_facts_that_are_not_said_are_inserted_anew(method: str, text: str) -> No
     _, (better, after) = finish(sought_again(lm, ledger, edit, insert, again))
     assert seen == [fact for fact, done in zip(edit.requests, said, strict=True) if not done]
     assert all(took(f, a.answer) for f, a in zip(better.requests, after, strict=True))
-    assert set(better.requests) == set(SAYABLE)
+    assert better.requests == edit.requests == SAYABLE
     assert (better.id, better.supersedes) == (edit.id, edit.supersedes)
     with lm.active(Ledger((*ledger.edits, better)).patches()):
         _, asked = finish(ask_all(lm, SAYABLE))
