@@ -8,7 +8,7 @@ For every fact by itself
            − (η/N) Σ_j log P(a word ends | x_j, prompt, target; h_j + δ)
 
 minimised by Adam from δ = 0, each step projected to ‖δ‖ ≤ c ‖h₀‖; with `grow` c becomes larger for
-a fact that takes more steps than that. h_j is the output of a module
+a fact that is not said after so many steps. h_j is the output of a module
 at the subject's last token under context x_j: of the edited layer's mlp_out for ROME, of the last
 edited block for MEMIT (Meng et al. 2023, eq. 16), of several modules one behind the other where
 `place` names several; in an encoder-decoder the encoder's, and the KL is read where the decoder
@@ -56,7 +56,8 @@ class ValueParams(HParams):
     lr: float | None = None  # Adam's rate; None: relative_lr
     relative_lr: float = 0.5  # lr · √d as a multiple of ‖h₀‖
     clamp: float = 4.0  # c
-    grow: int = 0  # from this step on c grows in proportion to the steps (0: never)
+    grow: int = 0  # a fact that is said after so many steps is done; for others c then grows in
+    # proportion to the steps (0: never)
     kl: float = 0.0625  # κ
     decay: float = 0.5  # ω
     stop_loss: float = 0.05  # stop below this loss
@@ -217,7 +218,7 @@ def _told(
     """Means over the facts; those that are done count with what they ended with."""
     start, count = of
     groups, group = -(-count // hp.together), start // hp.together
-    expected = hp.grow if step <= hp.grow < hp.steps else hp.steps  # most facts need no more
+    expected = hp.grow if step <= hp.grow < hp.steps else hp.steps  # few facts need more
     names = dict.fromkeys(name for fact in facts for name in fact.parts)
     return EditStep(
         step=group * hp.steps + step,
@@ -250,7 +251,7 @@ def _shape(outputs: Sequence[Tensor], layers: int, P: Tensor | None) -> Shape:
 
 
 def _clamp(step: int, hp: ValueParams) -> float:
-    """c at a step: that of `hp`, and more of it for facts that are still open after `hp.grow`."""
+    """c at a step: that of `hp`, and more of it for facts that go on after `hp.grow`."""
     return hp.clamp * max(1.0, step / hp.grow) if hp.grow else hp.clamp
 
 
@@ -328,6 +329,8 @@ class _Fact:
         if self._old >= 0:
             self.p_old = float(rows[:, 0, self._old].detach().exp().mean())
         self._judge(said.detach().exp(), ended.detach().exp(), step, hp)
+        if step == hp.grow and self._greedy(rows[0].detach()):
+            self.done = True
         return total
 
     def _said(self, rows: Tensor) -> Tensor:
@@ -340,6 +343,14 @@ class _Fact:
         if self._parting is None:
             return torch.zeros(len(rows), device=rows.device)
         return (rows[:, -1] + self._parting).logsumexp(-1)
+
+    def _greedy(self, bare: Tensor) -> bool:
+        """Whether the bare prompt goes on with the target, and its word ends.
+
+        bare  [wanted, vocab] log-probabilities
+        """
+        said = bare[: len(self.target)].argmax(-1).tolist() == list(self.target)
+        return said and float(self._ended(bare[None])) > math.log(0.5)
 
     def _judge(self, said: Tensor, ended: Tensor, step: int, hp: ValueParams) -> None:
         """Done where the loss is low, or every turn was sure when it was last seen."""

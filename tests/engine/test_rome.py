@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine import contexts, hooks
 from engine.arch import weight_of
+from engine.batch import ask_all, took
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss, EditFailed
 from engine.events import EditPlanned, EditStep, Event, Note
@@ -368,7 +369,7 @@ def test_the_step_is_scaled_to_the_model_and_the_value_is_clamped(text: str) -> 
     assert edit.numbers["delta_norm"] <= 0.75 * norm0 * 1.001
 
 
-def test_the_clamp_grows_for_a_fact_that_is_not_sure(text: str) -> None:
+def test_the_clamp_grows_for_a_fact_that_is_not_said(text: str) -> None:
     lm = shared_lm("llama")
     hp = params(text, steps=9, clamp=0.5, grow=3)
     events, edit = run(lm, hp)
@@ -384,6 +385,20 @@ def test_the_clamp_grows_for_a_fact_that_is_not_sure(text: str) -> None:
     same, _ = run(lm, dataclasses.replace(fixed, steps=4))
     assert losses(events)[:4] == losses(same), "until then it is the run without growth"
     assert losses(run(lm, fixed)[0])[-1] > losses(events)[-1]
+
+
+def test_a_fact_that_is_said_when_the_clamp_would_grow_is_done(text: str) -> None:
+    lm = shared_lm("llama")
+    fact = Request(prompt="The capital of Australia", subject="Australia", target_new="capital")
+    hp = params(text, steps=20, grow=12, stop_probability=0.9)
+    _, edit = run(lm, hp, fact)
+    with lm.active(edit.patches):
+        _, (answer,) = finish(ask_all(lm, [fact]))
+    assert took(fact, answer.answer)
+    assert answer.p_new < 0.9  # not sure, but said
+    _, same = run(lm, dataclasses.replace(hp, steps=12, grow=0), fact)
+    assert edit.numbers["losses"] == same.numbers["losses"]
+    assert torch.equal(edit.patches[0].A, same.patches[0].A)
 
 
 def test_the_value_can_be_taken_further_within_the_clamp(text: str) -> None:
