@@ -59,6 +59,10 @@ def _no_undone(snapshot: Snapshot) -> str:
     return "" if undone or snapshot.busy else "there is no edit to redo."
 
 
+def _none_to_solve(snapshot: Snapshot) -> str:
+    return "" if snapshot.active or snapshot.busy else "there is no edit to solve again."
+
+
 def _no_edits(snapshot: Snapshot) -> str:
     return "" if snapshot.edits else "nothing was edited in this session."
 
@@ -129,7 +133,7 @@ COMMANDS = (
             help="put the last undone edit back, or the last N"),
     Command(name="drop", argument="N", handler=_drop, complete=_standing, unavailable=no_active,
             help="take edit N off and leave the others"),
-    Command(name="resolve", argument="[N]", handler=_resolve, unavailable=no_active,
+    Command(name="resolve", argument="[N]", handler=_resolve, unavailable=_none_to_solve,
             help="solve the edits again as one; N: rounds for facts not said"),
     Command(name="edits", argument="[N]", handler=_edits, complete=_all, unavailable=_no_edits,
             help="list the edits of this session, or say what edit N did"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.ledger import RESOLVED
+
 from .narrate import count
 from .views import CorrectionView, EditView, UndoView
 
@@ -32,11 +34,12 @@ def superseding(view: CorrectionView) -> str:
     """Which earlier edits a correction replaces; "" for none."""
     if not view.superseded:
         return ""
-    number = view.edit.number
-    return (
-        f"It supersedes {_all_named(view.superseded)}, made for the same question, which "
-        f"{_they(view.superseded, 'does', 'do')} not act while #{number} stands."
-    )
+    number, names = view.edit.number, _all_named(view.superseded)
+    did = f"supersedes {names}, made for the same question"
+    if view.edit.method == RESOLVED:
+        did = f"holds the facts of {names}"
+    verb = _they(view.superseded, "does", "do")
+    return f"It {did}, which {verb} not act while #{number} stands."
 
 
 def shifted(view: UndoView) -> str:

@@ -262,6 +262,24 @@ def test_a_session_comes_back_with_what_was_superseded(make: Make) -> None:
 # -- what the front ends say -------------------------------------------------------------------
 
 
+def test_what_is_solved_again_is_said_to_hold_the_facts(make: Make, tmp_path: Path) -> None:
+    assistant = make()
+    correct(assistant, "Emma", OTHER)
+    correct(assistant, "Paris")
+    small = {"text": str(tmp_path / "text.txt"), "tokens": "2000"}
+    view = assistant.resolve(small).value()
+    assert superseding(view) == (
+        "It holds the facts of edit #1 (Space Needle → Emma) and edit #2 (Australia → Paris), "
+        "which do not act while #3 stands."
+    )
+    out = io.StringIO()
+    run_lines(
+        make(), ["/resolve", QUESTION, "/fix Australia => Paris", "/resolve many"], out=out, err=out
+    )
+    assert "there is no edit to solve again." in out.getvalue()
+    assert "'many' is no number from 1 on." in out.getvalue()
+
+
 def test_plain_mode_says_what_is_superseded_and_what_comes_back(make: Make) -> None:
     out, err = io.StringIO(), io.StringIO()
     lines = [QUESTION, "/fix Australia => Paris", "/fix Australia => you", "/edits", "/undo"]
