@@ -101,7 +101,7 @@ class EditPlanned(Event):
 @dataclass(frozen=True, kw_only=True)
 class EditStep(Event):
     step: int  # 1-based
-    of: int  # as many as are to be expected now: a fact that is not sure may be given more
+    of: int  # as many as are to be expected now: a fact that is not said may be given more
     loss: float
     parts: dict[str, float]  # "nll", "kl", "decay", ...: sum is the loss
     p_new: float  # mean over contexts of the target's probability (geometric over its tokens)
