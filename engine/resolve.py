@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,7 +178,7 @@ def sought_again(
 def _insert(lm: LM, request: Request, hp: ResolveParams, seed: int) -> Insert:
     info = method_of(lm, request, hp.method)
     own, _ = hparams_of(lm, info, {}, seed)
-    return lambda requests: inserted(lm, requests, info, own)
+    return partial(inserted, lm, info=info, hp=own)
 
 
 def inserted(

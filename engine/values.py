@@ -34,13 +34,12 @@ import torch
 from torch import Tensor
 
 from . import fisher
-from .above import placed
 from .config import HParams
 from .errors import DivergedLoss
-from .evaluate.normalise import unspaced
 from .events import EditStep, Event
-from .rerun import Full, Place, Row, Suffix, rerun
-from .tokens import Rendered, end_of_text, first_of_old, last_token, parting, target_ids
+from .rerun import Full, Place, Suffix, rerun
+from .tokens import Rendered, end_of_text, first_of_old, target_ids
+from .value_rows import essence, parted, row_of, turns
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -273,11 +272,11 @@ class _Fact:
         ending = end_of_text(lm.tokenizer, prompts[0]) if hp.end else ()
         self.target = (*target_ids(lm.tokenizer, prompts[0], request.target_new), *ending)
         asked = hp.whole > 0 and not (ending or prompts[0].ending)
-        self._parting = _parting(lm, request.target_new) if asked else None
+        self._parting = parted(lm, request.target_new) if asked else None
         read = self.target if self._parting is None else (*self.target, self.target[-1])
         self.wanted = len(read)  # positions of a prompt's row whose logits are read
-        self.rows = [_row(lm, prompt, request.subject, read) for prompt in prompts]
-        self.rows.append(_essence(lm, request))
+        self.rows = [row_of(lm, prompt, request.subject, read) for prompt in prompts]
+        self.rows.append(essence(lm, request))
         self.length = max(len(row.ids) - row.lookup for row in self.rows)  # tokens that a step runs
         self.done = False
         self.losses: list[float] = []
@@ -285,7 +284,7 @@ class _Fact:
         self.p_new, self.p_old, self.norm0 = 0.0, math.nan, 0.0
         new, old = request.target_new, request.target_old
         self._old = first_of_old(lm.tokenizer, prompts[0], new, old)
-        self._turns = _turns(len(prompts), hp.turns)
+        self._turns = turns(len(prompts), hp.turns)
         self._sure = [0.0] * len(self._turns)
         self._before: Tensor | None = None  # log p₀
         self._first = 0
@@ -368,45 +367,3 @@ class _Fact:
             tuple(self.losses),
             self.p_new,
         )
-
-
-def _turns(prompts: int, count: int) -> list[list[int]]:
-    """Which prompts a step sees: the bare one (0) and every `count`-th context, the next ones
-    at the next step. What a step costs falls almost by `count`.
-    """
-    count = max(1, min(count, prompts - 1))
-    return [[0, *range(1 + turn, prompts, count)] for turn in range(count)]
-
-
-def _parting(lm: LM, target: str) -> Tensor | None:
-    """[vocab] 0 for tokens that may stand behind a whole word, −∞ for those that go on with it;
-    None where the target ends in no word."""
-    last = target.rstrip()[-1:]
-    if not last.isalnum() or unspaced(last):
-        return None
-    found = lm.kept.get("parting")
-    if not isinstance(found, Tensor):
-        size = lm.model.get_output_embeddings().weight.shape[0]
-        found = torch.tensor(parting(lm.tokenizer, size), device=lm.device).float().log()
-        lm.kept["parting"] = found
-    return found
-
-
-def _row(lm: LM, prompt: Rendered, subject: str, target: Sequence[int]) -> Row:
-    lookup, read = last_token(prompt, subject), placed(lm, prompt.ids, target)
-    if lm.encoder_decoder:
-        return Row(read.encoded, lookup, read.wanted, read.fed)
-    return Row(read.fed, lookup, read.wanted)
-
-
-def _essence(lm: LM, request: Request) -> Row:
-    """ "{subject} is a", cut behind the subject: what the subject is must stay as it was.
-
-    An encoder reads all of it, and the decoder is about to begin to continue it.
-    """
-    assert request.subject is not None
-    prompt = lm.prompt(f"{request.subject} is a", chat=request.chat)
-    lookup = last_token(prompt, request.subject)
-    if lm.encoder_decoder:
-        return Row(prompt.ids, lookup, (0,), (lm.model.config.decoder_start_token_id,))
-    return Row(prompt.ids[: lookup + 1], lookup, (lookup,))

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from ..evaluate.probes import fluency, perplexity
 from ..events import Event, Loading, Note
 from ..ledger import Ledger
 from ..lm import LM
-from ..methods import MethodInfo, get
+from ..methods import get
 from ..requests import Request
-from ..resolve import ResolveParams, inserted, resolvable, solved_again, sought_again
+from ..resolve import Insert, ResolveParams, inserted, resolvable, solved_again, sought_again
 from ..statistics import SEQUENCE, passages_of
 from .once import described, hparams
 from .results import JsonDict, Results
@@ -88,6 +89,7 @@ def run(
     if hasattr(hp, "seed"):
         hp = replace(hp, seed=settings.seed)
     info, kept = get(settings.method), results.path.with_suffix(".edits")
+    insert = partial(inserted, lm, info=info, hp=hp) if settings.again else None
     if "at:0" not in results.rows:
         results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings.text))})
     ledger, facts = Ledger(), []
@@ -105,7 +107,7 @@ def run(
             ledger.apply(edit)
         if settings.every and number % settings.every == 0:
             again = _same_text(hp, settings.again)
-            yield from _solve_again(lm, ledger, info, hp, again, f"solved:{number}", results)
+            yield from _solve_again(lm, ledger, insert, again, f"solved:{number}", results)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
             yield from _look(lm, ledger, facts, settings, results, _same_text(hp))
@@ -130,9 +132,8 @@ def _edit(
 def _solve_again(
     lm: LM,
     ledger: Ledger,
-    info: MethodInfo,
-    hp: Any,
-    again: ResolveParams,
+    insert: Insert | None,
+    hp: ResolveParams,
     key: str,
     results: Results,
 ) -> Generator[Event, None, None]:
@@ -140,14 +141,10 @@ def _solve_again(
     kept = results.path.with_suffix(".edits")
     if key not in results.rows and len(resolvable(ledger)) > 1:
         began, error = time.perf_counter(), ""
-
-        def insert(requests: Sequence[Request]) -> Generator[Event, None, list[Edit]]:
-            return inserted(lm, requests, info, hp)
-
         try:
-            edit = yield from solved_again(lm, resolvable(ledger), again)
-            if again.again:
-                edit, _ = yield from sought_again(lm, ledger, edit, insert, again)
+            edit = yield from solved_again(lm, resolvable(ledger), hp)
+            if insert is not None:
+                edit, _ = yield from sought_again(lm, ledger, edit, insert, hp)
             _save(kept, key, edit)
         except EditFailed as failed:
             error = str(failed)

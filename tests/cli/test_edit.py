@@ -184,14 +184,18 @@ def test_a_method_for_many_makes_one_edit_of_a_file(run: Run, model: Path, tmp_p
     assert len(apart.json["edits"]) == 2
 
 
-def test_edits_solved_again_are_one_that_undo_takes_off(
-    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
-) -> None:
+def edit_two(run: Run, model: Path, small: tuple[object, ...]) -> None:
     for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
         run(
             "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
             "--no-probes", *small,
         )  # fmt: skip
+
+
+def test_edits_solved_again_are_one_that_undo_takes_off(
+    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
+) -> None:
+    edit_two(run, model, small)
     solved = run(
         "resolve",
         "--model",
@@ -220,11 +224,7 @@ def test_edits_solved_again_are_one_that_undo_takes_off(
 def test_facts_that_resolve_leaves_unsaid_can_be_inserted_anew(
     run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
 ) -> None:
-    for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
-        run(
-            "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
-            "--no-probes", *small,
-        )  # fmt: skip
+    edit_two(run, model, small)
     common = ("resolve", "--model", model, "--json", "--hp", f"text={tmp_path / 'text.txt'}",
               "--hp", "tokens=2000")  # fmt: skip
     solved = run(*common)

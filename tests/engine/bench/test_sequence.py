@@ -11,6 +11,7 @@ import pytest
 from engine.bench import report, sequence
 from engine.bench.results import Results, environment
 from engine.evaluate import datasets
+from engine.events import EditPlanned
 from engine.lm import LM
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
@@ -31,11 +32,18 @@ def data(tmp_path: Path) -> Path:
 
 
 def measured(lm: LM, data: Path, path: Path, settings: sequence.Settings, n: int = 3) -> Results:
+    return watched(lm, data, path, settings, n)[0]
+
+
+def watched(
+    lm: LM, data: Path, path: Path, settings: sequence.Settings, n: int = 3
+) -> tuple[Results, list[EditPlanned]]:
+    """With the edits that were begun."""
     found = datasets.load(data, n)
     told = settings.to_json(lm, found)
     results = Results.open(path, "sequence", told, environment("llm-edit bench sequence"))
-    finish(sequence.run(lm, found.records, settings, results))
-    return results
+    events, _ = finish(sequence.run(lm, found.records, settings, results))
+    return results, [event for event in events if isinstance(event, EditPlanned)]
 
 
 def test_all_facts_are_asked_for_on_the_way(
@@ -109,9 +117,10 @@ def test_what_was_solved_again_is_kept_with_the_facts_inserted_anew(
     lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
 ) -> None:
     settings = sequence.Settings(method="emmet", overrides=overrides, at=(2,), every=2, again=1)
-    whole = measured(lm, data, tmp_path / "whole.jsonl", settings)
-    plain = measured(lm, data, tmp_path / "plain.jsonl", dataclasses.replace(settings, again=0))
-    assert whole.rows["at:2"]["said"]["mean"] >= plain.rows["at:2"]["said"]["mean"]
+    whole, begun = watched(lm, data, tmp_path / "whole.jsonl", settings)
+    plain = dataclasses.replace(settings, again=0)
+    assert len(watched(lm, data, tmp_path / "plain.jsonl", plain)[1]) == 3
+    assert len(begun) == 4  # two, those of them that are not said anew, and the third
     cut = measured(lm, data, tmp_path / "cut.jsonl", settings, n=2)
     seconds = cut.rows["solved:2"]["seconds"]
     on = measured(lm, data, tmp_path / "cut.jsonl", settings)
