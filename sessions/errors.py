@@ -7,6 +7,7 @@ SessionError             exit code 3: what is stored cannot be reached, or nothi
 ├── StoreFull            no space
 ├── StoreLocked          another process held the database for too long
 ├── SessionBusy          another process makes an edit in it
+├── SessionMoved         another process changed the edits of a session that is followed
 ├── CorruptTensors       an edit's tensor file is missing, short or altered
 ├── BadBundle            exit code 2: not a bundle, damaged, or more than is accepted
 │   └── BundleTooNew     written by a later version
@@ -71,6 +72,10 @@ class CorruptTensors(SessionError):
 
 class SessionBusy(SessionError):
     """A process is making an edit in the session."""
+
+
+class SessionMoved(SessionError):
+    """Another process has changed which edits are in force in a session that is followed."""
 
 
 class SessionExists(SessionError):

@@ -25,8 +25,9 @@ class Store(TreeStore):
     """`sessions.db` and `tensors/` in a home folder.
 
     A store is for the thread that opened it: SQLite refuses other threads with ProgrammingError.
-    Several processes, or several stores, may use one folder at the same time. Every method that
-    writes does so in one transaction: it happens whole or, with a SessionError, not at all.
+    Several processes, or several stores, may use one folder at the same time; `follow` keeps one's
+    place in a session. Every method that writes does so in one transaction: it happens whole or,
+    with a SessionError, not at all.
     """
 
     @classmethod
@@ -71,11 +72,11 @@ class Store(TreeStore):
             "dtype": dtype,
             "model_type": model_type,
         }
-        with self._db.transaction():
+        with self.atomic():
             return catalog.add_model(self._db, values, info or {})
 
     def create_session(self, model_id: int, *, method: str, title: str = "") -> Session:
-        with self._db.transaction():
+        with self.atomic():
             return self._session(catalog.create_session(self._db, model_id, method, title))
 
     def session(self, ref: str) -> Session:
@@ -105,7 +106,7 @@ class Store(TreeStore):
 
     def rename_session(self, ref: str, title: str) -> Session:
         """Raises UnknownSession."""
-        with self._db.transaction():
+        with self.atomic():
             session_id = catalog.find_session(self._db, ref)
             self._db.update("session", "id", session_id, {"title": clean(title)})
             return self._session(session_id)
@@ -182,5 +183,5 @@ class Store(TreeStore):
 
     def sweep(self, min_age: float = _ORPHAN_AGE) -> list[Path]:
         """Remove tensor files that no edit names; returns them. min_age: seconds."""
-        with self._db.transaction():  # no edit can be recorded meanwhile
+        with self.atomic():  # no edit can be recorded meanwhile
             return upkeep.sweep(self._db, self._blobs, min_age)

@@ -91,16 +91,21 @@ def detail_of(step: Step) -> JsonDict:
 
 
 def append(
-    db: Connection, session: str, parent: str | None, step: Step, ledger_hash: str | None = None
+    db: Connection,
+    session: str,
+    tip: int | None,
+    parent: str | None,
+    step: Step,
+    ledger_hash: str | None = None,
 ) -> int:
-    """Add a node under `parent` (default: the tip); returns its seq. The tip does not move.
+    """Add a node under `parent` (default: `tip`); returns its seq. Nothing moves.
 
-    ledger_hash: by default that of the tip, for a node that changes no edit.
+    tip          whose edits stay active
+    ledger_hash  by default that of `tip`, for a node that changes no edit
     Inside a transaction only. Raises UnknownSession, UnknownNode.
     """
-    tip = session_tip(db, session)
-    under = seq_of(db, session, parent)
-    here = _ledger_hash(db, tip)
+    under = tip if parent is None else seq_of(db, session, parent)
+    here = ledger_hash_at(db, tip)
     if under != tip:
         under = _carry(db, session, under, tip, step, here)
     return _insert(db, session, under, step, here if ledger_hash is None else ledger_hash)
@@ -132,7 +137,8 @@ def _insert(db: Connection, session: str, under: int | None, step: Step, ledger_
     )
 
 
-def _ledger_hash(db: Connection, seq: int | None) -> str:
+def ledger_hash_at(db: Connection, seq: int | None) -> str:
+    """The fingerprint of the edits that act at a node; "" where there are none."""
     found = db.row("SELECT ledger_hash FROM node WHERE seq = ?", (seq,))
     return found["ledger_hash"] if found else ""
 

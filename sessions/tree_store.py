@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from . import catalog, edits, log, tree
 from .blobs import Blobs
 from .codec import clean, dumps
 from .database import Connection
-from .errors import UnknownEdit, UnknownNode
+from .errors import SessionMoved, UnknownEdit, UnknownNode
 from .fold import Step, superseded
 from .rows import EditRow, JsonDict, Message, Node, PatchRecord
 
@@ -25,6 +26,63 @@ class TreeStore:
         self.home = home
         self._db = db
         self._blobs = Blobs(home / TENSORS)
+        self._standing: dict[str, int | None] = {}  # by session followed
+
+    # Where it stands
+
+    def follow(self, session_id: str, node_id: str | None = None) -> None:
+        """Stand at a node of a session (default: its tip), and move by what is written here.
+
+        Otherwise the tip is read anew each time. What another process writes meanwhile stays
+        beside it: a message goes on from where this store stands, as a branch. But where the other
+        has changed which edits are in force, writing raises SessionMoved until the session is
+        followed again. Raises UnknownSession, UnknownNode.
+        """
+        self._standing[session_id] = tree.seq_of(self._db, session_id, node_id)
+
+    def moved(self, session_id: str) -> bool:
+        """Whether another process has gone on with a session that is followed."""
+        tip = tree.session_tip(self._db, session_id)
+        return self._standing.get(session_id, tip) != tip
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """All that is written inside, or nothing of it."""
+        standing = dict(self._standing)
+        try:
+            with self._db.transaction():
+                yield
+        except BaseException:
+            self._standing = standing
+            raise
+
+    def _at(self, session_id: str, node_id: str | None) -> int | None:
+        """The seq of a node; by default of the place where this store stands."""
+        if node_id is None and session_id in self._standing:
+            return self._standing[session_id]
+        return tree.seq_of(self._db, session_id, node_id)
+
+    def _here(self, session_id: str) -> int | None:
+        """Where what is written next belongs. Raises UnknownSession, SessionMoved."""
+        tip = tree.session_tip(self._db, session_id)
+        here = self._standing.get(session_id, tip)
+        if tree.ledger_hash_at(self._db, here) != tree.ledger_hash_at(self._db, tip):
+            raise SessionMoved(
+                "another llm-edit has changed the edits of this session; nothing was written.",
+                "Open the session again (/open) to go on with it as it is now.",
+            )
+        return here
+
+    def _append(
+        self, session_id: str, parent: str | None, step: Step, ledger_hash: str | None = None
+    ) -> int:
+        here = self._here(session_id)
+        return tree.append(self._db, session_id, here, parent, step, ledger_hash)
+
+    def _move(self, session_id: str, seq: int) -> None:
+        tree.move(self._db, session_id, seq)
+        if session_id in self._standing:
+            self._standing[session_id] = seq
 
     # The tree
 
@@ -45,8 +103,8 @@ class TreeStore:
 
         ledger_hash: by default that of the tip. Raises UnknownSession, UnknownNode.
         """
-        with self._db.transaction():
-            seq = tree.append(self._db, session_id, parent, Step("message"), ledger_hash)
+        with self.atomic():
+            seq = self._append(session_id, parent, Step("message"), ledger_hash)
             row = {
                 "node": seq,
                 "role": role,
@@ -57,7 +115,7 @@ class TreeStore:
                 "fresh": fresh,
             }
             self._db.insert("message", row)
-            tree.move(self._db, session_id, seq)
+            self._move(session_id, seq)
             return self._node(seq)
 
     def add_mark(
@@ -75,21 +133,21 @@ class TreeStore:
         """
         if kind not in MARKS:
             raise ValueError(f"a mark is one of {', '.join(MARKS)}, not {kind!r}")
-        with self._db.transaction():
+        with self.atomic():
             tree.session_tip(self._db, session_id)
             edit = self.edit(edit_id)
             if edit.session != session_id or edit.state != "done":
                 raise UnknownEdit(f"edit {edit.id} is {edit.state}, in session {edit.session}.")
-            seq = tree.append(self._db, session_id, parent, Step(kind, edit.id), ledger_hash)
-            tree.move(self._db, session_id, seq)
+            seq = self._append(session_id, parent, Step(kind, edit.id), ledger_hash)
+            self._move(session_id, seq)
             return self._node(seq)
 
     def move_tip(self, session_id: str, node_id: str) -> None:
         """Stand at another node, with the edits active there. Raises Unknown…"""
-        with self._db.transaction():
+        with self.atomic():
             seq = tree.seq_of(self._db, session_id, node_id)
             assert seq is not None, "a named node exists"
-            tree.move(self._db, session_id, seq)
+            self._move(session_id, seq)
 
     def _node(self, seq: int) -> Node:
         return tree.nodes(self._db, "n.seq = :seq", {"seq": seq})[0]
@@ -101,11 +159,11 @@ class TreeStore:
 
     def path(self, session_id: str, tip: str | None = None) -> list[Node]:
         """The nodes from the root to `tip` (default: the tip). Raises Unknown…"""
-        return tree.path(self._db, tree.seq_of(self._db, session_id, tip))
+        return tree.path(self._db, self._at(session_id, tip))
 
     def conversation(self, session_id: str, tip: str | None = None) -> list[Message]:
         """The messages from the root to `tip` (default: the tip). Raises Unknown…"""
-        return tree.conversation(self._db, tree.seq_of(self._db, session_id, tip))
+        return tree.conversation(self._db, self._at(session_id, tip))
 
     def messages(self, session_id: str) -> list[Message]:
         """All messages of a session, on whichever branch, as they came. Raises UnknownSession."""
@@ -133,14 +191,14 @@ class TreeStore:
         return self._about("remember", session_id, node_id)
 
     def _about(self, kind: str, session_id: str, node_id: str) -> Node:
-        with self._db.transaction():
-            seq = tree.append(self._db, session_id, None, Step(kind, message=node_id))
-            tree.move(self._db, session_id, seq)
+        with self.atomic():
+            seq = self._append(session_id, None, Step(kind, message=node_id))
+            self._move(session_id, seq)
             return self._node(seq)
 
     def forgotten(self, session_id: str, tip: str | None = None) -> tuple[str, ...]:
         """Nodes of the messages that are forgotten at `tip`, the last one last."""
-        return tree.state_at(self._db, tree.seq_of(self._db, session_id, tip)).forgotten
+        return tree.state_at(self._db, self._at(session_id, tip)).forgotten
 
     # Edits
 
@@ -162,8 +220,8 @@ class TreeStore:
         Raises UnknownSession, UnknownNode.
         """
         values = {"method": method, "hparams": dumps(hparams), "seed": seed, "device": device}
-        with self._db.transaction():
-            seq = tree.append(self._db, session_id, parent, Step("edit", edit_id))
+        with self.atomic():
+            seq = self._append(session_id, parent, Step("edit", edit_id))
             edits.insert(self._db, seq, edit_id, values, request)
             return self._node(seq)
 
@@ -204,8 +262,9 @@ class TreeStore:
             "tensors": digest,
             "size": len(tensors),
         }
-        with self._db.transaction():
+        with self.atomic():
             found = self._unended(node_id)
+            self._here(found.session)
             if not self._blobs.has(digest, len(tensors)):  # swept away as an orphan meanwhile
                 self._blobs.write(tensors)
             edits.finish(self._db, edit_id, values)
@@ -214,7 +273,7 @@ class TreeStore:
             self._db.update("node", "id", node_id, {"ledger_hash": ledger_hash})
             seq = tree.seq_of(self._db, found.session, node_id)
             assert seq is not None, "the edit's node exists"
-            tree.move(self._db, found.session, seq)
+            self._move(found.session, seq)
             return self.edit(edit_id)
 
     def fail_edit(self, node_id: str, state: str, error: str) -> EditRow:
@@ -224,7 +283,7 @@ class TreeStore:
         """
         if state not in edits.ENDED:
             raise ValueError(f"an edit ends as one of {', '.join(edits.ENDED)}, not {state!r}")
-        with self._db.transaction():
+        with self.atomic():
             found = self._unended(node_id)
             edits.end(self._db, found.id, state, error)
             return self.edit(found.id)
@@ -241,12 +300,12 @@ class TreeStore:
 
         Those that `superseded` names are among them: they stand, but do not act.
         """
-        state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
+        state = tree.state_at(self._db, self._at(session_id, tip))
         return edits.by_ids(self._db, state.active)
 
     def undone_edits(self, session_id: str, tip: str | None = None) -> list[EditRow]:
         """The edits that redo can put back at `tip`; the next one is last."""
-        state = tree.state_at(self._db, tree.seq_of(self._db, session_id, tip))
+        state = tree.state_at(self._db, self._at(session_id, tip))
         return edits.by_ids(self._db, state.undone)
 
     def superseded(self, session_id: str, tip: str | None = None) -> dict[str, str]:
@@ -271,7 +330,7 @@ class TreeStore:
 
     def interrupted(self) -> list[EditRow]:
         """Running edits whose process is gone, in all sessions. Each is told once."""
-        with self._db.transaction():
+        with self.atomic():
             return edits.by_ids(self._db, edits.mark_interrupted(self._db))
 
     def tensors(self, edit: EditRow) -> bytes:
@@ -289,7 +348,7 @@ class TreeStore:
 
         Raises UnknownSession, UnknownNode.
         """
-        with self._db.transaction():
+        with self.atomic():
             log.add(self._db, session_id, node_id, job, events)
 
     def events(

@@ -226,11 +226,12 @@ class Conversation:
     def _keep(
         self, turn: Turn, text: str, ended: ReplyEnded | None, parent: str, edit: str
     ) -> None:
-        """Record an answer, whole or stopped, as the last turn's."""
+        """Record an answer, whole or stopped, as the last turn's; not that of a question that
+        could not be recorded."""
         stopped = "cancelled" if ended is None else "length" if ended.reason == "length" else ""
         seconds = ended.seconds if ended else 0.0
         answer = ""
-        if text and not turn.statement:
+        if text and turn.user and not turn.statement:
             node = self.recorder.message(
                 "assistant",
                 text,

@@ -104,14 +104,17 @@ class Past:
         return view
 
     def remember(self) -> Generator[Event, None, TurnView]:
-        """Take what was forgotten last back into the conversation. Raises BadInput."""
+        """Take what was forgotten last on this branch back into the conversation.
+
+        Raises BadInput, SessionError.
+        """
         of = self._of
         of.ready()
         store, session = of.recorder.required()
-        forgotten = store.forgotten(session)
-        if not forgotten:
+        here = {node.id for node in store.path(session)}
+        node = next((id for id in reversed(store.forgotten(session)) if id in here), None)
+        if node is None:
             raise BadInput("nothing was forgotten.")
-        node = forgotten[-1]
         store.remember(session, node)
         of.turns = turns_at(store, session)
         place = next(i for i, turn in enumerate(of.turns) if node in (turn.user, turn.node))
@@ -193,15 +196,15 @@ class Past:
         store = of.recorder.check()
         session = store.session(ref)
         name = session.title or session.short
-        if session.id == of.recorder.session_id:
+        if session.id == of.recorder.session_id and not store.moved(session.id):
             raise BadInput(f"session {name} is open already.")
         if session.model.fingerprint != lm.fingerprint:
             raise BadInput(
                 f"session {name} was made with another model ({session.model.name}).",
                 f"llm-edit chat --session {session.short} opens it.",
             )
-        at = ledger_at(store, session, None, (*ledger.edits, *ledger.undone))
-        turns = turns_at(store, session.id)
+        at = ledger_at(store, session, session.tip, (*ledger.edits, *ledger.undone))
+        turns = turns_at(store, session.id, session.tip)
         of.recorder.resume(session)
         of.ledger, of.turns, of.method = at, turns, session.method
         yield from ()

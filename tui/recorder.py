@@ -54,8 +54,10 @@ class Recorder:
             self.trouble = str(error)
 
     def resume(self, session: Session) -> None:
-        """Record into an existing session."""
+        """Record into an existing session, from its tip on."""
+        self.check().follow(session.id, session.tip)
         self.session = session
+        self.node = ""
 
     def begin(self, create: Callable[[Store], Session]) -> None:
         """Record into a session that `create` makes when there is something to record.
@@ -83,6 +85,7 @@ class Recorder:
         if self.session is None:
             assert self._create is not None, "begin() or resume() comes first"
             self.session = self._create(store)
+            store.follow(self.session.id)
         return store, self.session.id
 
     def attempt(self, write: Callable[[Store, str], T]) -> T | None:

@@ -140,3 +140,14 @@ async def test_the_screen_shows_what_is_left(opened: Opened) -> None:
         await settle(pilot)
         assert texts(pilot, "user") == [LONG]
         assert "Forgotten" in texts(pilot)[-1]
+
+
+def test_what_was_forgotten_on_another_branch_is_not_taken_back(make: Make) -> None:
+    assistant = make()
+    done(assistant.ask(QUESTION))
+    done(assistant.ask(OTHER))
+    done(assistant.forget())
+    done(assistant.correct("Paris", subject="Australia", probes=False))
+    with pytest.raises(BadInput, match="nothing was forgotten"):
+        done(assistant.remember())
+    assert [t.question for t in assistant.snapshot().turns] == [QUESTION]
