@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import alarms
 from .correct import hparams_of, made, method_of, said
 from .edit import new_id
-from .errors import BadRequest
+from .errors import AlreadySaid, BadRequest
 from .evaluate.metrics import mean, scores
 from .evaluate.normalise import same_head
 from .evaluate.probes import TOKENS, fluency, prose
@@ -43,9 +43,10 @@ def correct_batch(
 ) -> Generator[Event, None, Outcome]:
     """Edit several facts into the model at once; `Outcome.facts` has what became of each.
 
-    Facts that the model already answers as wanted are left out, with a Note. Of the probes only
-    each fact's given rephrasings and neighbours are asked, and the held-out text. Otherwise as
-    `engine.correct.correct`. Raises BadRequest for one question asked for twice, too.
+    Facts that the model already answers as wanted are left out: they are in `Outcome.already`. Of
+    the probes only each fact's given rephrasings and neighbours are asked, and the held-out text.
+    Otherwise as `engine.correct.correct`. Raises BadRequest for one question asked for twice, too;
+    AlreadySaid where nothing is left.
     """
     clock = Clock()
     requests = [request.check() for request in requests]
@@ -57,7 +58,10 @@ def correct_batch(
     hp, sources = hparams_of(lm, info, overrides or {}, seed)
     yield Loading(stage="probes", done=0, total=0)
     with lm.active(ledger.patches()):
-        requests, before = yield from _needed(lm, requests)
+        found = yield from ask_all(lm, requests)
+        requests, before, already = _parted(requests, found)
+        for fact in already:
+            yield Note(text=f"left out: {fact.request.prompt!r} is answered so already")
         asked = _given(requests) if probes else []
         probed = yield from _probe(lm, asked)
         perplexity = fluency(lm) if probes else math.nan
@@ -76,7 +80,8 @@ def correct_batch(
     if probes:
         metrics.append(Metric(name="fluency", before=perplexity, after=now, n=len(prose())))
     verdict = " ".join([verdict_of(facts), *warnings])
-    return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
+    outcome = yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock)
+    return dataclasses.replace(outcome, already=already)
 
 
 def judged(
@@ -89,23 +94,25 @@ def judged(
     )
 
 
-def _needed(
-    lm: LM, requests: Sequence[Request]
-) -> Generator[Event, None, tuple[list[Request], list[Answered]]]:
-    """The facts that the model does not answer so already, with its answers as the old ones."""
-    found = yield from ask_all(lm, requests)
-    kept, before = [], []
+def _parted(
+    requests: Sequence[Request], found: Sequence[Answered]
+) -> tuple[list[Request], list[Answered], tuple[Corrected, ...]]:
+    """The facts to edit, with the present answers as the old ones; and those that need no edit.
+
+    Raises AlreadySaid.
+    """
+    kept, before, already = [], [], []
     for request, answered in zip(requests, found, strict=True):
         if took(request, answered.answer):
-            yield Note(text=f"left out: {request.prompt!r} is answered so already")
+            already.append(Corrected(request, answered, answered, True))
             continue
         if not request.target_old and answered.answer:
             request = dataclasses.replace(request, target_old=answered.answer)
         kept.append(request)
         before.append(answered)
     if not kept:
-        raise BadRequest("the model already answers every one of these facts so.")
-    return kept, before
+        raise AlreadySaid("the model already answers every one of these facts so.")
+    return kept, before, tuple(already)
 
 
 def _check_distinct(requests: Sequence[Request]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from . import alarms, methods, quantised
 from .config import resolve_hparams
 from .edit import Edit, new_id
-from .errors import BadRequest, UnsupportedModel
+from .errors import AlreadySaid, BadRequest, UnsupportedModel
 from .evaluate.metrics import scores
 from .evaluate.normalise import begins_with, equals
 from .evaluate.probes import Probes
@@ -50,8 +50,8 @@ def correct(
     overrides  hyper-parameters that replace the resolved ones, as texts
     probes     ask rephrasings, neighbours and held-out text too
     Yields Loading, EditPlanned, EditStep, Note, Metric and EditApplied. The edit is in the
-    ledger when this returns. Raises BadRequest (also when the model already answers the
-    target), UnknownName, BadSetting, UnsupportedModel, EditFailed.
+    ledger when this returns. Raises BadRequest, AlreadySaid (the model answers the target
+    already), UnknownName, BadSetting, UnsupportedModel, EditFailed.
     """
     clock = Clock()
     request = request.check()
@@ -143,10 +143,10 @@ def hparams_of(
 def _with_old(request: Request, before: Answered) -> Request:
     """The request with the present answer as the old one.
 
-    Raises BadRequest when the model already answers the target.
+    Raises AlreadySaid when that is the target.
     """
     if _succeeded(request, before):
-        raise BadRequest(f"the target equals the present answer ({before.answer!r}).")
+        raise AlreadySaid(f"the target equals the present answer ({before.answer!r}).")
     if request.target_old or not before.answer:
         return request
     return dataclasses.replace(request, target_old=before.answer)

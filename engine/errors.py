@@ -7,6 +7,7 @@ LLMEditError                 exit code 1: the work failed
 ├── BadInput                 exit code 2: usage or configuration
 │   ├── UnknownName          no such model, method, edit ... (says what is near)
 │   ├── BadRequest           an edit request that cannot be carried out
+│   │   ├── AlreadySaid      the model answers as wanted without an edit
 │   │   ├── SubjectNotFound
 │   │   └── SubjectAmbiguous
 │   ├── BadFile              a line of a file (file and line named)
@@ -79,6 +80,10 @@ class UnknownName(BadInput):
 
 class BadRequest(BadInput):
     """An edit request that cannot be carried out as it stands."""
+
+
+class AlreadySaid(BadRequest):
+    """The model answers as wanted already: there is nothing to edit."""
 
 
 class SubjectNotFound(BadRequest):

@@ -46,7 +46,11 @@ class Corrected:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a correction did. `layers`: {site, rank, norm_ratio} per patch."""
+    """What a correction did.
+
+    layers   {site, rank, norm_ratio} per patch
+    already  facts that were asked for, but were answered as wanted before: they were left out
+    """
 
     edit: Edit
     success: bool
@@ -55,6 +59,7 @@ class Outcome:
     metrics: tuple[Metric, ...]
     layers: tuple[dict[str, Any], ...]
     seconds: dict[str, float]
+    already: tuple[Corrected, ...] = ()
 
     @property
     def losses(self) -> tuple[float, ...]:

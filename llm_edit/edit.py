@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.errors import AlreadySaid
 from tui.batch import begin, groups
 from tui.console import printable
 from tui.wording import superseding
@@ -25,7 +28,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from engine.requests import Fact, Request
-    from tui.views import CorrectionView
+    from tui.views import CorrectionView, FactView
 
 
 @click.command()
@@ -58,28 +61,82 @@ def edit(
     The edit is kept in the session (by default the latest one of the model, or a new one) and
     undone with `llm-edit undo`. PROMPT is continued as it stands, or asked as a question when it
     ends with a question mark. The facts of a file become one edit where the method edits many at
-    once (see `llm-edit methods`), else an edit each. Exit code 1: an edit did not take.
+    once (see `llm-edit methods`), else an edit each. Exit code 0: the model answers as wanted, by
+    itself before or by the edit; 1: an edit did not take.
     """
     if events and as_json:
         raise click.UsageError("--events and --json exclude each other.")
     facts = _facts(prompt, path, chat, given)
     wanted = assistant_options(given, reuse=True, prepare=False)
     say = narrator(verbose=verbose)
-    views: list[CorrectionView] = []
-    errors: list[dict[str, Any]] = []
-    with opened(wanted, say) as assistant:
+    report = _Report(as_json=as_json, silent=events, many=path is not None)
+    with opened(wanted, say) as assistant, report:
         for group in groups(facts, assistant.snapshot().method, one_by_one=one_by_one):
             try:
                 job = begin(assistant, group, probes=probes)
-                views.append(finished(job, say, print_event if events else None))
+                report.edited(finished(job, say, print_event if events else None))
+            except AlreadySaid as error:
+                report.already(group, error)
             except Exception as error:
-                if path is None or not hasattr(error, "exit_code"):
+                if path is None or getattr(error, "exit_code", 3) == 3:  # the next would fail too
                     raise
-                errors += [_refused(fact.request, error) for fact in group]
-                about = repr(group[0].request.prompt) if len(group) == 1 else f"{len(group)} facts"
-                click.echo(f"error: {about}: {error}", err=True)
-    _print(views, errors, as_json=as_json, silent=events, many=path is not None)
-    return 0 if not errors and all(view.edit.success for view in views) else 1
+                report.refused(group, error)
+    return 0 if report.succeeded == report.count else 1
+
+
+class _Report:
+    """What became of the facts: said as it comes, or at the end as one JSON object.
+
+    A file's object is printed even if the work is interrupted, and says so.
+    """
+
+    def __init__(self, *, as_json: bool, silent: bool, many: bool) -> None:
+        self.count = self.succeeded = 0
+        self._as_json, self._silent, self._many = as_json, silent, many
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> _Report:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if not self._as_json or (kind is not None and not self._many):
+            return
+        if not self._many:
+            print_json(self._rows[0])
+            return
+        interrupted = {"interrupted": True} if kind is not None else {}
+        counts = {"n": self.count, "succeeded": self.succeeded}
+        print_json({"edits": self._rows, **counts, **interrupted})
+
+    def edited(self, view: CorrectionView) -> None:
+        self.count += len(view.facts) or 1
+        self.succeeded += _took(view)
+        self._rows.append(as_row(view))
+        self._say(told(view))
+
+    def already(self, facts: Sequence[Fact], error: AlreadySaid) -> None:
+        self.count += len(facts)
+        self.succeeded += len(facts)
+        for request in (fact.request for fact in facts):
+            row = {"prompt": request.prompt, "target": request.target_new}
+            self._rows.append({**row, "success": True, "already": True, "edit_id": None})
+        self._say([f"{_about(facts)}: nothing was edited, {error}"])
+
+    def refused(self, facts: Sequence[Fact], error: Exception) -> None:
+        self.count += len(facts)
+        self._rows += [_refused(fact.request, error) for fact in facts]
+        click.echo(f"error: {_about(facts)}: {error}", err=True)
+
+    def _say(self, lines: Iterable[str]) -> None:
+        if self._as_json or self._silent:
+            return
+        for line in lines:
+            click.echo(printable(line))
+        sys.stdout.flush()  # a pipe too is told of each edit when it is made
+
+
+def _about(facts: Sequence[Fact]) -> str:
+    return repr(facts[0].request.prompt) if len(facts) == 1 else f"{len(facts)} facts"
 
 
 def _facts(
@@ -133,27 +190,6 @@ def _refused(fact: Request, error: Exception) -> dict[str, Any]:
         "success": False,
         "error": {"kind": type(error).__name__, "message": str(error)},
     }
-
-
-def _print(
-    views: list[CorrectionView],
-    errors: list[dict[str, Any]],
-    *,
-    as_json: bool,
-    silent: bool,
-    many: bool,
-) -> None:
-    if as_json:
-        rows = [*map(as_row, views), *errors]
-        done = sum(_took(view) for view in views)
-        count = sum(len(view.facts) or 1 for view in views) + len(errors)
-        print_json({"edits": rows, "n": count, "succeeded": done} if many else rows[0])
-        return
-    if silent:
-        return
-    for view in views:
-        for line in told(view):
-            click.echo(printable(line))
 
 
 def _took(view: CorrectionView) -> int:
@@ -218,12 +254,14 @@ def _facts_told(view: CorrectionView) -> list[str]:
             f"before: {_in_line(view.before.answer)}",
             f"after: {_in_line(view.after.answer)}",
         ]
-    marks = {True: "took", False: "not taken"}
     return [
-        f"{marks[fact.success]}: {fact.prompt!r} -> {fact.target!r}, now: "
-        + _in_line(fact.after.answer)
+        f"{_state(fact)}: {fact.prompt!r} -> {fact.target!r}, now: " + _in_line(fact.after.answer)
         for fact in view.facts
     ]
+
+
+def _state(fact: FactView) -> str:
+    return "already so" if fact.already else "took" if fact.success else "not taken"
 
 
 def _in_line(text: str) -> str:

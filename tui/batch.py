@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .assistant import Assistant
 
 MARKS = {
-    "waiting": "·", "running": "▸", "took": "✓", "not taken": "✗", "refused": "!", "stopped": "■",
+    "waiting": "·", "running": "▸", "took": "✓", "already so": "=", "not taken": "✗",
+    "refused": "!", "stopped": "■",
 }  # fmt: skip
 
 NO_BATCH = ("no file of facts is being worked on.", "/batch FILE begins one.")
@@ -38,7 +39,8 @@ NO_BATCH = ("no file of facts is being worked on.", "/batch FILE begins one.")
 class Row:
     """One fact and what has become of it.
 
-    state    a key of MARKS; "refused": nothing was edited, `said` says why
+    state    a key of MARKS; "already so": the model answered as wanted before, and "refused":
+             nothing was edited, `said` says why
     seconds  that it took, 0 while it has not; of facts edited at once an equal share each
     """
 
@@ -46,6 +48,11 @@ class Row:
     state: str = "waiting"
     seconds: float = 0.0
     said: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the model answers as wanted."""
+        return self.state in ("took", "already so")
 
     @property
     def change(self) -> str:
@@ -110,8 +117,9 @@ class Batch:
             problem = next((e for e in job.events if isinstance(e, Problem)), None)
             why = f"{problem.message} {problem.remedy}".strip() if problem else ""
             stopped = job.state == "cancelled"
+            already = problem is not None and problem.error == "AlreadySaid"
             for row in self.group:
-                row.state = "stopped" if stopped else "refused"
+                row.state = "stopped" if stopped else "already so" if already else "refused"
                 row.said = "Nothing was changed." if stopped else why
         if job.state == "cancelled":
             self.stop()
@@ -127,9 +135,10 @@ class Batch:
                 row.state = "took" if view.edit.success else "not taken"
                 row.said = view.edit.verdict
             elif fact is None:
-                row.state, row.said = "refused", "The model already answered so."
+                row.state, row.said = "refused", "It is not in the edit."
             else:
-                row.state = "took" if fact.success else "not taken"
+                took = "already so" if fact.already else "took"
+                row.state = took if fact.success else "not taken"
                 row.said = f"Asked again, the model says: {fact.after.answer}"
 
     def stop(self) -> None:
@@ -179,8 +188,8 @@ class Batch:
     @property
     def tone(self) -> str:
         """As for the verdict of an edit: all, some or none took."""
-        took = self.counts().get("took", 0)
-        return "good" if took == len(self.rows) else "partly" if took else "bad"
+        good = sum(row.good for row in self.rows)
+        return "good" if good == len(self.rows) else "partly" if good else "bad"
 
     def told(self, row: Row) -> str:
         """A row as a line of text."""

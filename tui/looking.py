@@ -91,7 +91,8 @@ def correction_view(
 ) -> CorrectionView:
     """The end of a correction, before its question was asked again. edits: of the session."""
     views = {view.id: view for view in edits}
-    edit, many = views[outcome.edit.id], len(outcome.facts) > 1
+    edit = views[outcome.edit.id]
+    facts = (*map(_fact, outcome.facts), *(_fact(f, already=True) for f in outcome.already))
     return CorrectionView(
         edit=edit,
         session_id=session_id,
@@ -99,7 +100,7 @@ def correction_view(
         prompt=edit.question,
         before=_answered(outcome.before),
         after=_answered(outcome.after),
-        facts=tuple(map(_fact, outcome.facts)) if many else (),
+        facts=facts if len(facts) > 1 else (),
         turn=None,
         metrics=measured(outcome.metrics),
         layers=outcome.layers,
@@ -111,7 +112,7 @@ def correction_view(
     )
 
 
-def _fact(fact: Corrected) -> FactView:
+def _fact(fact: Corrected, *, already: bool = False) -> FactView:
     return FactView(
         prompt=fact.request.prompt,
         subject=fact.request.subject or "",
@@ -119,6 +120,7 @@ def _fact(fact: Corrected) -> FactView:
         before=_answered(fact.before),
         after=_answered(fact.after),
         success=fact.success,
+        already=already,
     )
 
 

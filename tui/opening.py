@@ -39,6 +39,7 @@ class Opening:
         self.turns: list[Turn] = []
         self.model = ""
         self.method = ""
+        self.dtype = ""
         self.load_in = ""
         self.device_map = ""
         self._session: Session | None = None
@@ -84,6 +85,7 @@ class Opening:
         Raises BadInput for a session that was made with weights held otherwise.
         """
         options = self.options
+        self.dtype = options.dtype
         self.load_in = options.load_in.replace("none", "")
         self.device_map = options.device_map
         if self._session is None:
@@ -101,6 +103,8 @@ class Opening:
                 "Leave out --load-in, or begin a new session.",
             )
         self.load_in = recorded
+        if options.dtype == "auto":  # which another machine may take for another one
+            self.dtype = self._session.model.dtype
         if options.device == "auto" and not options.device_map:
             self.device_map = str(info.get("device_map", ""))
 
@@ -115,7 +119,7 @@ class Opening:
         loaded: Loaded | None = None
         loading = LM.load(
             self.model,
-            dtype=self.options.dtype,
+            dtype=self.dtype,
             device=self.options.device,
             device_map=self.device_map,
             load_in=self.load_in,

@@ -128,9 +128,11 @@ class PlainFront:
         while (job := batch.begin_next(self.assistant)) is not None:
             follow(job, self._narrator)
             for row in batch.ended(job):
-                self.failed = self.failed or row.state != "took"
+                self.failed = self.failed or not row.good
                 self._put(batch.told(row))
         self._put(batch.summary())
+        if batch.stopped and self._ask is None:  # nobody is there to go on with: the lines end
+            raise KeyboardInterrupt
 
     def stop(self) -> bool:
         return False  # a line is only read when nothing runs; Ctrl+C stops

@@ -113,7 +113,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class FactView:
-    """One fact of a batch that became one edit."""
+    """One fact of a batch that became one edit.
+
+    already  it was answered so before, and is not in the edit
+    """
 
     prompt: str
     subject: str
@@ -121,6 +124,7 @@ class FactView:
     before: Measured
     after: Measured
     success: bool
+    already: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

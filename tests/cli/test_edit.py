@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import config
+from engine.errors import OutOfMemory
 from engine.requests import read_facts
+from llm_edit import edit
 
 from .conftest import Run
 from .small import QUESTION, hparams
@@ -165,8 +168,7 @@ def test_a_method_for_many_makes_one_edit_of_a_file(run: Run, model: Path, tmp_p
         {"prompt": "The Space Needle is in", "target_new": "Rome", "subject": "Space Needle"},
     ]
     facts.write_text("\n".join(json.dumps(line) for line in lines))
-    known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
-    own = ["--dtype", "fp32", *(part for k, v in known.items() for part in ("--hp", f"{k}={v}"))]
+    own = for_many(tmp_path)
     common = ("edit", "--file", facts, "--model", model, "--no-probes", "--method", "memit")
     ran = run(*common, "--json", *own)
     assert ran.code == 1, ran.err
@@ -182,6 +184,12 @@ def test_a_method_for_many_makes_one_edit_of_a_file(run: Run, model: Path, tmp_p
     assert run("sessions", "search", "Needle", "--json").code == 0
     apart = run(*common, "--one-by-one", "--json", *own)
     assert len(apart.json["edits"]) == 2
+
+
+def for_many(tmp_path: Path) -> list[str]:
+    """Small settings of a method for many facts."""
+    known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
+    return ["--dtype", "fp32", *(part for k, v in known.items() for part in ("--hp", f"{k}={v}"))]
 
 
 def edit_two(run: Run, model: Path, small: tuple[object, ...]) -> None:
@@ -274,3 +282,65 @@ def test_ask_reads_stdin_and_continues_statements(run: Run, model: Path) -> None
     assert statement.code == 0
     # A continuation is no part of the conversation.
     assert run("sessions", "list", "--json").json["sessions"][0]["messages"] == 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [(KeyboardInterrupt(), 130), (OutOfMemory("no memory is left."), 3)]
+)
+def test_facts_are_told_as_they_are_made_and_an_end_in_between_says_what_is_in_force(
+    run: Run,
+    model: Path,
+    small: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: BaseException,
+    code: int,
+) -> None:
+    path = tmp_path / "facts.jsonl"
+    asked = ("The capital of Australia is", "The Space Needle is in", "The tower is in")
+    path.write_text("\n".join(json.dumps({"prompt": p, "target_new": "Rome"}) for p in asked))
+    real, begun = edit.begin, []
+
+    def stopped(*given: Any, **more: Any) -> Any:
+        begun.append(given)
+        if len(begun) == 2:
+            raise ending
+        return real(*given, **more)
+
+    monkeypatch.setattr(edit, "begin", stopped)
+    command = ("edit", "--file", path, "--model", model, *small)
+    ran = run(*command)
+    assert (ran.code, len(begun)) == (code, 2)
+    assert [line[:5] for line in ran.lines].count("edit ") == 1, "what was made is said"
+    begun.clear()
+    found = run(*command, "--json")
+    assert (found.code, found.json["interrupted"], found.json["n"]) == (code, True, 1)
+    assert found.json["edits"][0]["edit_id"]
+
+
+def test_what_the_model_says_already_is_said_of_a_file_too(
+    run: Run, model: Path, small: tuple[object, ...], tmp_path: Path
+) -> None:
+    prompts = ("The Space Needle is in", "The capital of Australia is", "The tower is in")
+    facts = []
+    for prompt in prompts[:2]:
+        ran = run("ask", prompt, "--statement", "--model", model, "--dtype", "fp32")
+        facts.append({"prompt": prompt, "target_new": ran.out.split()[0], "subject": prompt[4:9]})
+    path = tmp_path / "facts.jsonl"
+    path.write_text("\n".join(map(json.dumps, facts)))
+    command = ("edit", "--file", path, "--model", model)
+    ran = run(*command, *small)
+    assert (ran.code, ran.out.count("nothing was edited")) == (0, 2)
+    command = (*command, "--method", "memit", *for_many(tmp_path))
+    ran = run(*command)
+    assert (ran.code, ran.out.count("2 facts: nothing was edited")) == (0, 1)
+
+    facts.append({"prompt": prompts[2], "target_new": "Rome", "subject": "tower"})
+    path.write_text("\n".join(map(json.dumps, facts)))
+    ran = run(*command)
+    assert (ran.out.count("already so: "), ran.out.count("not taken: ")) == (2, 1)
+    run("undo", "--model", model)
+    found = run(*command, "--json").json
+    (row,) = found["edits"]
+    assert [fact["already"] for fact in row["facts"]] == [False, True, True]
+    assert (found["n"], found["succeeded"]) == (3, 2)

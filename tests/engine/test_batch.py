@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.batch import correct_batch
-from engine.errors import BadRequest
+from engine.errors import AlreadySaid, BadRequest
 from engine.events import EditApplied, EditPlanned, Event, Metric, Note
 from engine.ledger import Ledger
 from engine.lm import LM
@@ -92,8 +92,10 @@ def test_a_fact_that_is_known_already_is_left_out_and_said(hp: dict[str, str]) -
     known = Request(prompt=FACTS[1].prompt, subject="Australia", target_new=answer.split()[0])
     events, outcome = run(lm, Ledger(), hp, (FACTS[0], known))
     assert [fact.request.prompt for fact in outcome.facts] == [FACTS[0].prompt]
+    (already,) = outcome.already
+    assert (already.request, already.before, already.success) == (known, already.after, True)
     assert any("left out" in e.text for e in events if isinstance(e, Note))
-    with pytest.raises(BadRequest, match="already answers every"):
+    with pytest.raises(AlreadySaid, match="already answers every"):
         run(lm, Ledger(), hp, (known,))
 
 

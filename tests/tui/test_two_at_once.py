@@ -1,4 +1,4 @@
-"""A session that two llm-edits have open, and a record that cannot be written for a moment."""
+"""A session that two llm-edits have open, or two machines; a record that cannot be written."""
 
 from __future__ import annotations
 
@@ -93,3 +93,17 @@ def test_what_happens_after_another_session_was_opened_belongs_to_it(make: Make)
     assert not chat.snapshot().trouble
     with Store.open(chat.options.home) as store:
         assert "EditUndone" in [event["kind"] for event in store.events(session)]
+
+
+def test_a_session_goes_on_in_the_precision_it_was_made_in(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.hardware.cpu_has_bf16", lambda: False)
+    first = make(dtype="auto")
+    done(first.ask(QUESTION))
+    assert first.snapshot().dtype == "float32"
+    monkeypatch.setattr("engine.hardware.cpu_has_bf16", lambda: True)  # as on another machine
+    session = first.snapshot().session_id
+    assert make(dtype="auto", session=session).snapshot().dtype == "float32"
+    assert make(dtype="bf16", session=session).snapshot().dtype == "bfloat16"
+    assert make(dtype="auto").snapshot().dtype == "bfloat16"
