@@ -224,7 +224,7 @@ def _weights(
             f"{missing[0]} among them.",
             "Fetch or copy the folder again.",
         )
-    return model.eval().requires_grad_(False)
+    return quantised.kept_as_stored(model.eval().requires_grad_(False))
 
 
 def _attention(attn: str, auto: Any, config: Any, device: torch.device) -> str:

@@ -69,6 +69,18 @@ def is_quantised(model: nn.Module) -> bool:
     return bool(getattr(model, "is_quantized", False))
 
 
+def kept_as_stored(model: nn.Module) -> nn.Module:
+    """The model, its weights of 4 bits left in the layout that gradients and `dequantised` read.
+
+    On CPUs that multiply bf16, bitsandbytes would rearrange them in the first pass without
+    gradients, for a kernel that it fetches from a hub.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return model
+
+
 @torch.no_grad()
 def norm(module: nn.Module) -> float:
     """‖W‖_F of a linear map, quantised or not; NaN for a kind of weight that is not known."""

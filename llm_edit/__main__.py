@@ -145,7 +145,8 @@ def _failed(error: Exception) -> int:
     remedy = problem.remedy
     if not expected:
         log.error("unexpected error", exc_info=error)
-        remedy = f"The traceback is in {logfile.path()}." if problem.exit_code == 1 else remedy
+        logged = problem.exit_code == 1 and logfile.path().exists()
+        remedy = f"The traceback is in {logfile.path()}." if logged else remedy
     click.echo(f"error: {problem.message} {remedy}".strip(), err=True)
     if os.environ.get("LLM_EDIT_DEBUG"):
         import traceback

@@ -22,7 +22,7 @@ from .common import (
 
 @click.command()
 @click.argument("prompt")
-@options("model", "session")
+@options("running", "session")
 @click.option("--statement", is_flag=True, help="Continue the text instead of answering it.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Of the answer.")
 @click.option("--events", is_flag=True, help="Every event as JSON Lines on stdout.")

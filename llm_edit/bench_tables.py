@@ -15,13 +15,21 @@ from .common import assistant_options, loading, options, print_json
 ARMS = arms_option("A row of its own settings, its method= among them; may be repeated.")
 
 
+def _writable(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Said before hours of work, not behind them."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path.parent} is no folder.", context, option)
+    return path
+
+
 @click.command("all")
 @click.option("--data", "names", multiple=True, required=True, help="A data file; may be repeated.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Records.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, help="Leave out the first K.")
 @click.option("--methods", default="", help="Names with commas between; default: every method.")
 @ARMS
-@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Markdown file.")
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), callback=_writable,
+              help="Markdown file.")  # fmt: skip
 @OUT
 @options("model")
 def all_command(
@@ -66,12 +74,12 @@ def all_command(
             run_job(runner.run(lm, found.records, settings, stored[name], unedited))
         parts.append(f"## {found.name}, {lm.name}\n\n{report.side_by_side(stored, n)}")
     text = "\n\n".join(parts) + "\n"
-    if write is not None:
-        write.write_text(text, encoding="utf-8")
     if as_json:
         print_json({"tables": parts})
     else:
         click.echo(text)
+    if write is not None:
+        write.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -74,16 +74,20 @@ _RUNNING = (
                  help="fp32, bf16, fp16 or auto."),
     *PLACING,
     click.option("--seed", type=int, help="Seed of whatever is drawn."),
+)  # fmt: skip
+_TUNING = (
+    *_RUNNING,
     click.option("--hp", multiple=True, metavar="KEY=VALUE", callback=_pairs,
                  help="Hyper-parameter of the method; may be repeated."),
 )  # fmt: skip
 
 
 def options(*groups: str) -> Callable[[Command], Command]:
-    """--home and --json, and of `groups`: "model" (all that concern one), "tuning" (the same
-    without --method), "name", "session"."""
-    chosen = [_MODEL, _METHOD, *_RUNNING] if "model" in groups else []
-    chosen += [_MODEL, *_RUNNING] if "tuning" in groups else []
+    """--home and --json, and of `groups`: "model" (all that concern one and its edits), "tuning"
+    (the same without --method), "running" (without --hp too), "name", "session"."""
+    chosen = [_MODEL, _METHOD, *_TUNING] if "model" in groups else []
+    chosen += [_MODEL, *_TUNING] if "tuning" in groups else []
+    chosen += [_MODEL, *_RUNNING] if "running" in groups else []
     chosen += [_MODEL] if "name" in groups else []
     chosen += [_SESSION] if "session" in groups else []
     chosen += [_HOME, *(() if "no-json" in groups else (_JSON,))]

@@ -68,7 +68,7 @@ def _safely(check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _python() -> list[Finding]:
-    fits = sys.version_info >= (3, 10)
+    fits = sys.version_info >= (3, 11)
     return [Finding("python", OK if fits else MISSING, platform.python_version())]
 
 

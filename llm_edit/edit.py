@@ -66,6 +66,8 @@ def edit(
     """
     if events and as_json:
         raise click.UsageError("--events and --json exclude each other.")
+    if one_by_one and path is None:
+        raise click.UsageError("--one-by-one needs --file.")
     facts = _facts(prompt, path, chat, given)
     wanted = assistant_options(given, reuse=True, prepare=False)
     say = narrator(verbose=verbose)

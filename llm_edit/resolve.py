@@ -13,7 +13,7 @@ from .edit import as_row, told
 
 
 @click.command()
-@options("model", "session")
+@options("tuning", "session")
 @click.option("--again", type=click.IntRange(min=0), default=0, metavar="ROUNDS",
               help="Insert facts anew that are not said then, so often at most.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="The whole log, on stderr.")

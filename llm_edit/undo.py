@@ -19,8 +19,19 @@ COUNT = click.argument("n", type=click.IntRange(min=1), default=1)
 @COUNT
 @click.option("--edit", "edit", help="This edit, wherever it stands: number, id, or part of it.")
 @options("name", "session")
-def undo(n: int, edit: str | None, session: str | None, model: str | None, as_json: bool) -> int:
-    """Take the last N edits of a session off."""
+@click.pass_context
+def undo(
+    context: click.Context,
+    n: int,
+    edit: str | None,
+    session: str | None,
+    model: str | None,
+    as_json: bool,
+) -> int:
+    """Take the last N edits of a session off, all or none: by default of the session that was
+    edited last."""
+    if edit and context.get_parameter_source("n") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("N and --edit exclude each other.")
     return _move("undo", n, edit, session, model, as_json)
 
 
@@ -28,7 +39,7 @@ def undo(n: int, edit: str | None, session: str | None, model: str | None, as_js
 @COUNT
 @options("name", "session")
 def redo(n: int, session: str | None, model: str | None, as_json: bool) -> int:
-    """Put the last N undone edits of a session back."""
+    """Put the last N undone edits of a session back, all or none."""
     return _move("redo", n, None, session, model, as_json)
 
 
@@ -39,8 +50,9 @@ def _move(
     from tui.wording import DONE, named
 
     with stored() as store:
-        session = _session(store, ref, model)
-        moved = _marked(store, session, action, n, edit)
+        with store.atomic():
+            session = _session(store, ref, model)
+            moved = _marked(store, session, action, n, edit)
         standing, replaced = store.active_edits(session.id), store.superseded(session.id)
         active = [row for row in standing if row.id not in replaced]
         views = {v.id: v for v in edit_views(store.edits(session.id), [r.id for r in standing])}
@@ -59,19 +71,21 @@ def _move(
         click.echo(f"{DONE[action]}: {views[row.id].fact} (edit {row.id})")
     for old, new in replaced.items():
         click.echo(f"{named(views[old])} is superseded by #{views[new].number}")
-    click.echo(f"{len(active)} active in session {session.title or session.short}")
+    name = session.title or session.short
+    click.echo(f"{len(active)} active in session {name} ({session.model.name})")
     return 0
 
 
 def _session(store: Store, ref: str | None, model: str | None) -> Session:
+    """The one that is named, or in which an edit was last made, taken off or put back."""
     from engine.errors import BadInput
     from tui.opening import model_name
 
     if ref is not None:
         return store.session(ref)
-    found = store.latest_session(model_name(model) if model else None)
+    found = store.latest_session(model_name(model) if model else None, edited=True)
     if found is None:
-        raise BadInput("there is no session yet.", "llm-edit edit and llm-edit chat make one.")
+        raise BadInput("nothing was edited yet.", "llm-edit edit and llm-edit chat do that.")
     return found
 
 

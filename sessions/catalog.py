@@ -96,6 +96,23 @@ def select(db: Connection, tail: str, params: Mapping[str, Any]) -> list[Session
     return [_session(row, models[row["model"]]) for row in rows]
 
 
+def latest(db: Connection, model: str | None, *, edited: bool) -> Session | None:
+    """The session last used, or last `edited`; of the model with this name if one is given."""
+    last_change = """(SELECT max(n.seq) FROM node n LEFT JOIN edit ON edit.node = n.seq
+        WHERE n.session = session.id AND n.kind IN ('edit', 'undo', 'redo', 'drop')
+          AND coalesce(edit.state, 'done') = 'done')"""
+    found = select(
+        db,
+        f"""JOIN model ON model.id = session.model
+        WHERE (:model IS NULL OR model.name = :model)
+          {f"AND {last_change} IS NOT NULL" if edited else ""}
+        ORDER BY {f"{last_change} DESC" if edited else "session.updated DESC, session.id DESC"}
+        LIMIT 1""",
+        {"model": model},
+    )
+    return found[0] if found else None
+
+
 def _session(row: Row, model: ModelRow) -> Session:
     return Session(
         id=row["id"],

@@ -144,13 +144,14 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
 def costs(
     db: Connection, fingerprint: str, device: str, method: str, limit: int
 ) -> list[tuple[float, int]]:
-    """(total seconds, peak bytes) of the newest edits of a model that were done."""
+    """(total seconds, peak bytes) of the newest edits of one fact of a model that were done."""
     rows = db.rows(
         """SELECT json_extract(edit.seconds, '$.total') AS total, peak_memory
         FROM edit JOIN node ON node.seq = edit.node JOIN session ON session.id = node.session
         JOIN model ON model.id = session.model
         WHERE edit.state = 'done' AND model.fingerprint = :fingerprint
           AND edit.device = :device AND edit.method = :method
+          AND json_array_length(edit.body, '$.requests') = 1
         ORDER BY edit.node DESC LIMIT :limit""",
         {"fingerprint": fingerprint, "device": device, "method": method, "limit": limit},
     )

@@ -94,15 +94,12 @@ class Store(TreeStore):
         tail = "ORDER BY session.updated DESC, session.id DESC"
         return catalog.with_counts(self._db, catalog.select(self._db, tail, {}))
 
-    def latest_session(self, model: str | None = None) -> Session | None:
-        """The session last used, of the model with this name if one is given."""
-        found = catalog.select(
-            self._db,
-            """JOIN model ON model.id = session.model WHERE :model IS NULL OR model.name = :model
-            ORDER BY session.updated DESC, session.id DESC LIMIT 1""",
-            {"model": model},
-        )
-        return found[0] if found else None
+    def latest_session(self, model: str | None = None, *, edited: bool = False) -> Session | None:
+        """The session last used, of the model with this name if one is given.
+
+        edited  the one in which an edit was last made, taken off or put back
+        """
+        return catalog.latest(self._db, model, edited=edited)
 
     def rename_session(self, ref: str, title: str) -> Session:
         """Raises UnknownSession."""
@@ -110,6 +107,11 @@ class Store(TreeStore):
             session_id = catalog.find_session(self._db, ref)
             self._db.update("session", "id", session_id, {"title": clean(title)})
             return self._session(session_id)
+
+    def set_method(self, session_id: str, method: str) -> None:
+        """What the session's next corrections are made with."""
+        with self.atomic():
+            self._db.update("session", "id", session_id, {"method": method})
 
     def remove_sessions(self, refs: Sequence[str]) -> Removed:
         """Remove sessions for good, all or none: rows, index, tensor files that no other uses.

@@ -325,7 +325,7 @@ class TreeStore:
     def costs(
         self, fingerprint: str, device: str, method: str, limit: int = 20
     ) -> list[tuple[float, int]]:
-        """(seconds, peak bytes) of the newest edits of a model, in all sessions."""
+        """(seconds, peak bytes) of the newest edits of one fact of a model, in all sessions."""
         return edits.costs(self._db, fingerprint, device, method, limit)
 
     def interrupted(self) -> list[EditRow]:

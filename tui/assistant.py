@@ -122,7 +122,7 @@ class Assistant:
             question=question,
             subject=subject,
             old=old,
-            method=method or self._snapshot.method,
+            method=method or self.snapshot().method,
             hp={**self.options.hp, **(hp or {})},
             statement=statement,
             rephrases=tuple(rephrases),
@@ -142,7 +142,7 @@ class Assistant:
     ) -> Job[CorrectionView]:
         """Change the answers to several questions in one edit; the method must allow it."""
         asked = Correction(
-            method=method or self._snapshot.method,
+            method=method or self.snapshot().method,
             hp={**self.options.hp, **(hp or {})},
             probes=probes,
         )
@@ -243,15 +243,14 @@ class Assistant:
 
     def snapshot(self) -> Snapshot:
         """The state to show; any thread."""
-        return dataclasses.replace(self._snapshot, busy=self.worker.busy)
+        found, method = self._snapshot, self._conversation.method
+        return dataclasses.replace(found, busy=self.worker.busy, method=method or found.method)
 
     def set_method(self, name: str) -> None:
         """Correct with this method from now on. Raises UnknownName."""
         from engine import methods
 
-        info = methods.get(name)
-        self._snapshot = dataclasses.replace(self._snapshot, method=info.name)
-        self._conversation.method = info.name
+        self._conversation.choose(methods.get(name).name)
 
     def close(self, timeout: float = 2.0) -> None:
         """Cancel what runs, close the session and stop the engine's thread."""

@@ -78,6 +78,8 @@ class Conversation:
         self._record: Recorder | None = None
         self._lm: LM | None = None
         self._idle: Work[Any] | None = None
+        self._idle_for = ""  # the method that it prepares
+        self._chosen = False  # the method was, since the session was opened
         self._told = ""  # the last trouble with recording that was said
         self._views = Snapshot(model=options.model, method=options.method)
 
@@ -130,16 +132,22 @@ class Conversation:
             return None
         from .preparing import prepare
 
+        self._idle_for = self.method
         self._idle = prepare(self._lm, self.method, self.options.hp, self.options.seed)
         return self._idle
 
-    def _prepared(self) -> Work[None]:
-        """Bring the idle work to its end: a correction would do the same work, and would wait
-        forever for a download that the suspended idle work holds.
+    def _prepared(self, method: str) -> Work[None]:
+        """Bring the idle work for this method to its end: a correction would do the same work,
+        and would wait forever for a download that the suspended idle work holds. What is prepared
+        for another method is given up.
 
         Not `yield from`: a cancelled correction must leave the idle work as it is.
         """
         if self._idle is None:
+            return
+        if self._idle_for != method:
+            self._idle.close()
+            self._idle = None
             return
         try:
             for event in self._idle:  # noqa: UP028
@@ -152,9 +160,22 @@ class Conversation:
         if self._record is not None:
             self._record.saw(job)
 
+    def choose(self, method: str) -> None:
+        """Correct with this method from now on; any thread. The session keeps it."""
+        self.method, self._chosen = method, True
+
+    def keep_method(self) -> None:
+        """Let the session have the method that was chosen in it."""
+        record = self._record
+        if self._chosen and record is not None and record.session is not None:
+            method, session = self.method, record.session.id
+            record.attempt(lambda store, _: store.set_method(session, method))
+        self._chosen = False
+
     def close(self) -> None:
         """The last act of the engine's thread."""
         if self._record is not None:
+            self.keep_method()
             self._record.close()
 
     # -- talking -----------------------------------------------------------------------------
@@ -281,7 +302,7 @@ class Conversation:
             answer = turn.answer if turn else ""
             subject = yield from subject_of(lm, ledger, request, answer)
             request = _with(request, subject=subject)
-        yield from self._prepared()
+        yield from self._prepared(asked.method)
         make = correction(lm, [request], asked, self.options.seed)
         parent = turn.user if turn and turn.user else None
         view = yield from self._edited([request], make, worker, parent=parent)
@@ -301,7 +322,7 @@ class Conversation:
 
         lm, _ = self.ready()
         self.recorder.check()
-        yield from self._prepared()
+        yield from self._prepared(asked.method)
         make = correction(lm, requests, asked, self.options.seed)
         return (yield from self._edited(requests, make, worker))
 

@@ -6,8 +6,10 @@ import gc
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import settings
@@ -43,6 +45,17 @@ def _assistant(options: Options, signal: Callable[[Job[Any]], None]) -> Assistan
     return Assistant(options, signal)
 
 
+def log_folder(home: Path) -> Path:
+    """Where stray output goes: a home that cannot be written ends no chat."""
+    folder = home / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="llm-edit-"))
+
+
 def run(options: Options, *, theme: str = "", mouse: bool = True, ascii: bool = False) -> NoReturn:
     """The application on a terminal; ends the process with its exit code.
 
@@ -58,7 +71,7 @@ def run(options: Options, *, theme: str = "", mouse: bool = True, ascii: bool = 
     chosen, _ = settings.load()
     look = settings.known_theme(theme or chosen.theme, "--theme")
     sys.setswitchinterval(SWITCH)
-    folder = options.home / "logs"
+    folder = log_folder(options.home)
     look = theme_of(look)
     with descriptor_guard(folder / "terminal.log") as stray:
         logs = (stray, folder / "llm-edit.log")

@@ -47,26 +47,26 @@ class Past:
     def _move(
         self, action: str, changes: Sequence[Callable[[Ledger], Edit]]
     ) -> Generator[Event, None, UndoView]:
-        """Each change in the ledger and the record, or in neither; go back to the answer it
-        belongs to."""
+        """All changes in the ledger and the record, or none in either; go back to the answer that
+        they belong to."""
         of = self._of
         _, ledger = of.ready()
         store, session = of.recorder.required()
-        before, turns_before = [e.id for e in ledger.acting], of.turns
+        before, turns = [e.id for e in ledger.acting], of.turns
+        trial = type(ledger)(ledger.edits, ledger.undone)
         events: list[EditUndone] = []
-        for change in changes:
-            trial = type(ledger)(ledger.edits, ledger.undone)
-            edit = change(trial)
-            fingerprint = trial.fingerprint()
-            of.turns = mark(store, session, action, edit.id, fingerprint, of.turns)
-            change(ledger)
-            active = len(ledger.acting)
-            events.append(
-                EditUndone(edit=edit.id, action=action, active=active, ledger=fingerprint)
-            )
+        with store.atomic():
+            for change in changes:
+                edit, fingerprint = change(trial), trial.fingerprint()
+                turns = mark(store, session, action, edit.id, fingerprint, turns)
+                active = len(trial.acting)
+                events.append(
+                    EditUndone(edit=edit.id, action=action, active=active, ledger=fingerprint)
+                )
+        moved, ledger = turns != of.turns, trial
+        of.ledger, of.turns = ledger, turns
         yield from events
         after, done = [e.id for e in ledger.acting], [event.edit for event in events]
-        moved = of.turns != turns_before
         # What was put back may be superseded; what was taken off is known to be gone.
         gone = [*before, *done] if action == "redo" else [id for id in before if id not in done]
         views = {view.id: view for view in of.edits()}
@@ -205,6 +205,7 @@ class Past:
             )
         at = ledger_at(store, session, session.tip, (*ledger.edits, *ledger.undone))
         turns = turns_at(store, session.id, session.tip)
+        of.keep_method()
         of.recorder.resume(session)
         of.ledger, of.turns, of.method = at, turns, session.method
         yield from ()

@@ -51,7 +51,7 @@ PROMPT = "The capital of Australia is"
         (("ask", " "), ["the prompt is empty"]),
         (("ask", "x", "--session", "lost"), ["session 'lost' is not known"]),
         (("sessions", "show", "lost"), ["session 'lost' is not known"]),
-        (("undo",), ["there is no session yet"]),
+        (("undo",), ["nothing was edited yet"]),
         (("chat", "--continue", "--plain"), ["no session to continue"]),
         (("frobnicate",), ["unknown command 'frobnicate'"]),
         (("edit", "--file", "nowhere.jsonl"), ["nowhere.jsonl", "cannot be read"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from engine import config
 from engine.errors import OutOfMemory
 from engine.requests import read_facts
 from llm_edit import edit
+from sessions.errors import StoreLocked
+from sessions.store import Store
 
 from .conftest import Run
 from .small import QUESTION, hparams
@@ -122,9 +125,44 @@ def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[obje
     session = run("sessions", "list", "--json").json["sessions"][0]
     assert session["edits"] == 3
     assert "error: there is no edit to redo in this session." in run("redo").err
+    excluded = run("undo", 3, "--edit", 2)
+    assert (excluded.code, "N and --edit exclude each other" in excluded.err) == (2, True)
     dropped = run("undo", "--edit", "#2")
     assert dropped.out.startswith("undone: Emma → north ")
     assert run("undo", "--edit", "9").code == 2
+
+
+def test_undo_takes_off_several_edits_or_none_of_them(
+    run: Run, model: Path, small: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_two(run, model, small)
+    real, marked = Store.add_mark, []
+
+    def locked(self: Store, *given: Any, **more: Any) -> Any:
+        marked.append(given)
+        if len(marked) == 2:
+            raise StoreLocked("it is locked.")
+        return real(self, *given, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "add_mark", locked)
+        assert run("undo", 2).code == 3
+    assert len(marked) == 2
+    assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 2
+
+
+def test_undo_finds_the_session_that_was_edited_last(
+    run: Run, model: Path, small: tuple[object, ...], tiny_folder: Callable[..., Path]
+) -> None:
+    nothing = run("undo")
+    assert (nothing.code, "nothing was edited yet" in nothing.err) == (2, True)
+    edit_two(run, model, small)
+    other = tiny_folder("gpt2", chat=True)
+    assert run("ask", QUESTION, "--model", other).code == 0, "a session that is used later"
+    undone = run("undo")
+    assert undone.code == 0
+    assert undone.out.startswith("undone: Emma → Paris")
+    assert f"({model})" in undone.lines[-1]
 
 
 def test_a_second_edit_of_a_question_supersedes_the_first(

@@ -226,3 +226,10 @@ def test_a_file_swept_before_its_row_is_written_again(
     monkeypatch.setattr(Blobs, "write", write_and_lose)
     assert scribe.store.tensors(scribe.finish(node.id)) == b"tensors"
     assert len(written) == 2
+
+
+def test_costs_are_those_of_edits_of_one_fact(scribe: Scribe) -> None:
+    session = scribe.session().id
+    scribe.edit(session, "one", edit={"requests": [{}]}, seconds={"total": 2.0}, peak_memory=10)
+    scribe.edit(session, "many", edit={"requests": [{}] * 9}, seconds={"total": 90.0})
+    assert scribe.store.costs("f" * 64, "cpu", "r-rome") == [(2.0, 10)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from terminal import on_terminal, read_until
 
 from tui.guard import LogTail
+from tui.launch import log_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,3 +112,11 @@ def test_the_tail_gives_whole_lines_once(tmp_path: Path) -> None:
     assert tail.lines() == ["anew"]
     path.unlink()
     assert tail.lines() == []
+
+
+def test_a_home_that_cannot_be_written_has_its_logs_elsewhere(tmp_path: Path) -> None:
+    assert log_folder(tmp_path / "home") == tmp_path / "home" / "logs"
+    (tmp_path / "file").touch()
+    elsewhere = log_folder(tmp_path / "file")
+    assert elsewhere.is_dir()
+    assert tmp_path not in elsewhere.parents

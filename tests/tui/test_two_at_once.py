@@ -79,6 +79,41 @@ def test_an_answer_is_not_recorded_as_that_of_another_question(
     assert [(t.question, t.answer) for t in recorded] == [(QUESTION, first[0])]
 
 
+def test_undo_takes_several_edits_off_or_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = make()
+    for question, subject in ((QUESTION, "Australia"), (OTHER, "the Space Needle")):
+        done(chat.correct("Paris", question=question, subject=subject, probes=False))
+    both, real, marked = logits(chat), Store.add_mark, []
+
+    def locked(self: Store, *given: Any, **more: Any) -> Any:
+        marked.append(given)
+        if len(marked) == 2:
+            raise StoreLocked("it is locked.")
+        return real(self, *given, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "add_mark", locked)
+        with pytest.raises(StoreLocked):
+            done(chat.undo(2))
+    assert torch.equal(logits(chat), both)
+    checked(chat)
+    assert [edit.number for edit in done(chat.undo(2)).edits] == [2, 1]
+    checked(chat)
+
+
+def test_the_method_that_was_chosen_is_the_sessions(make: Make) -> None:
+    chat = make(method="r-rome")
+    done(chat.ask(QUESTION))
+    chat.set_method("ft-m")
+    assert chat.snapshot().method == "ft-m"
+    session = chat.snapshot().session_id
+    chat.close(60)
+    again = make(session=session, method="")
+    assert again.snapshot().method == "ft-m"
+    again.close(60)
+    assert make(method="r-rome").snapshot().method == "r-rome"
+
+
 def test_what_happens_after_another_session_was_opened_belongs_to_it(make: Make) -> None:
     first = make()
     done(first.ask(QUESTION))

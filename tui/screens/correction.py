@@ -32,7 +32,7 @@ class Corrections:
     def __init__(self, app: EditApp) -> None:
         self.app = app
         self.job: Job[Any] | None = None  # the newest correction
-        self.place: int | None = None  # index of the turn that it corrects
+        self.places: dict[str, int] = {}  # by job the index of the turn that it corrects
         self._dialog: FixDialog | None = None
         self._proposing: Job[Any] | None = None
         self._weighing: Job[Any] | None = None
@@ -120,7 +120,8 @@ class Corrections:
         turn = turn or (answered[-1] if answered and not about.get("question") else None)
         self.job = job
         places = [i for i, each in enumerate(snapshot.turns) if turn and each.id == turn.id]
-        self.place = places[-1] if places else None
+        if places:
+            self.places[job.id] = places[-1]
         self.app.chat.watch_correction(
             EditState(
                 question=about.get("question") or (turn.question if turn else ""),

@@ -106,8 +106,9 @@ def _correct(app: EditApp, job: Job[Any], events: list[Event]) -> None:
     if app.corrections.job is job:
         app.chat.take_edit(events)
     said = "".join(e.text for e in events if isinstance(e, Token))
-    if said and app.corrections.place is not None:  # the question, asked again after the edit
-        app.chat.transcript.asking_again(job.id, app.corrections.place)
+    place = app.corrections.places.get(job.id)
+    if said and place is not None:  # the question, asked again after the edit
+        app.chat.transcript.asking_again(job.id, place)
         app.chat.transcript.stream(job.id, said)
 
 
