@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .evaluate.entities import alike
-from .evaluate.probes import neighbours
+from .evaluate.probes import neighbours, sentinels
 from .hooks import capture
 from .rerun import Past, attention_window, right_padded, shared_beginning
 
@@ -33,13 +33,18 @@ _BATCH = 32  # rows at a time, of about the same length: little padding, little 
 def names(request: Request, count: int) -> list[str]:
     """Up to `count` names to ask the request's question about, those of its kind first.
 
-    None of them is asked about by the request's neighbours, given or made: what tests an edit
-    must not have been held in place by it.
+    None of them is asked about by the request's neighbours, given or made, and none makes the
+    question one of the sentinels: what tests an edit must not have been held in place by it.
     """
-    if request.subject is None or count == 0:
+    subject = request.subject
+    if subject is None or count == 0:
         return []
-    tested = " ".join(neighbours(request))
-    found = (name for name in alike(request.subject, request.prompt) if name not in tested)
+    near, far = " ".join(neighbours(request)), sentinels(request)
+    found = (
+        name
+        for name in alike(subject, request.prompt)
+        if name not in near and request.prompt.replace(subject, name) not in far
+    )
     return [name for name, _ in zip(found, range(count), strict=False)]
 
 

@@ -19,34 +19,59 @@ import torch
 from torch import Tensor
 
 from .errors import EditFailed
-from .patches import LowRank
+from .patches import LowRank, Patch
 from .statistics import Moment
 
 if TYPE_CHECKING:
     from .lm import LM
 
+ALIKE = 1e-5  # of the largest eigenvalue: float32 cannot tell less from nothing
+MET = 1e-2  # of a residual
 Solve = Callable[[Tensor], Tensor]  # K [d_ff, n] → M⁻¹K
 
 
-def rows(K: Tensor, solve: Solve, ridge: float = 1.0) -> Tensor:
-    """B [n, d_ff] of the update Δ = R B: how much of each residual a key receives.
+def rows(
+    K: Tensor, solve: Solve, ridge: float = 1.0, owners: Sequence[int] | None = None
+) -> Tensor:
+    """B [r, d_ff] of the update Δ = R B: how much of each residual a key receives.
 
-    K      [d_ff, n] the keys
-    ridge  ρ, in units of the errors that M weighs; 0: BK = I, the residuals are met exactly
-    Raises EditFailed where the keys are so alike that they cannot have different outputs.
+    K       [d_ff, n] the keys
+    ridge   ρ, in units of the errors that M weighs; 0: the residuals are met exactly
+    owners  [n] which of the r residuals each key is to receive; None: each its own
+    Raises EditFailed where keys are so alike that they cannot receive different residuals.
     """
     Y = solve(K)
     inner = (K.to(Y).T @ Y).double()
     inner = (inner + inner.T) / 2
     inner.diagonal().add_(ridge)
-    factor, info = torch.linalg.cholesky_ex(inner)
-    if int(info) != 0:
+    asked = torch.eye(K.shape[1], dtype=torch.float64, device=inner.device)
+    if owners is not None:
+        asked = asked.new_zeros(len(owners), max(owners) + 1)
+        asked[range(len(owners)), list(owners)] = 1
+    if ridge:
+        shares = torch.cholesky_solve(asked, torch.linalg.cholesky(inner))
+    else:
+        shares = _exact(inner, asked)
+    found: Tensor = shares.T @ Y.T.double()
+    return found.to(Y)
+
+
+def _exact(inner: Tensor, asked: Tensor) -> Tensor:
+    """X [n, r] with inner X = asked, the smallest where keys are the same but for rounding.
+
+    Raises EditFailed where there is none: such keys were to receive different residuals.
+    """
+    size = inner.diagonal().sqrt()
+    values, vectors = torch.linalg.eigh(inner / size.outer(size))
+    wanted = vectors.T @ (asked / size[:, None])
+    told_apart = (values > ALIKE * values[-1])[:, None]
+    shares: Tensor = (vectors @ (wanted / values[:, None]).where(told_apart, 0)) / size[:, None]
+    if not bool(((inner @ shares - asked).abs() < MET).all()):
         raise EditFailed(
-            f"{K.shape[1]} keys are too much alike to be mapped to different values.",
+            f"of {len(asked)} keys some are too much alike to be mapped to different values.",
             "Ask for them less exactly (--hp ridge=...), or edit fewer facts at a time.",
         )
-    found: Tensor = torch.cholesky_solve(Y.T.double(), factor)
-    return found.to(Y)
+    return shares
 
 
 def solved(lm: LM, site: str, A: Tensor, B: Tensor, keys: Tensor) -> LowRank:
@@ -92,19 +117,30 @@ def weighted(
     return solve
 
 
-def resolve(patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0) -> list[LowRank]:
+def resolve(
+    patches: Sequence[LowRank], solve: Solve, ridge: float = 1.0, beside: Sequence[Patch] = ()
+) -> list[LowRank]:
     """The patches of one site solved again as one system, each fact for all that it `moves`.
 
     Every patch keeps its place and its facts; which of them acts on a key, and how much, is what
-    changes. They may be on different devices; the new ones are on the CPU. Raises EditFailed.
+    changes. They may be on different devices; the new ones are on the CPU.
+
+    beside  other patches of the site, which go on acting: what they do to a key is not asked for
+    Raises EditFailed.
     """
     asked = [patch.keys.cpu() for patch in patches if patch.keys is not None]
     assert len(asked) == len(patches)
-    found = rows(torch.cat([keys.flatten(0, 1) for keys in asked]).T, solve, ridge).cpu()
-    parts = torch.split(found, [keys.shape[0] * keys.shape[1] for keys in asked])
+    facts = [len(keys) for keys in asked]
+    each = torch.cat([torch.full((len(keys),), keys.shape[1]) for keys in asked])
+    owners = torch.arange(sum(facts)).repeat_interleave(each).tolist()
+    K = torch.cat([keys.flatten(0, 1) for keys in asked]).T
+    parts = torch.split(rows(K, solve, ridge, owners).cpu(), facts)
     renewed = []
-    for patch, keys, part in zip(patches, asked, parts, strict=True):
+    for patch, keys, B in zip(patches, asked, parts, strict=True):
         assert patch.moves is not None
-        moves, B = patch.moves.cpu(), part.view(*keys.shape).sum(1)
-        renewed.append(LowRank(patch.site, moves, B, keys, moves))
+        moves = patch.moves.cpu()
+        A = moves.clone()
+        for other in beside:
+            A -= other.moved(keys).mean(1).T.to(A)
+        renewed.append(LowRank(patch.site, A, B, keys, moves))
     return renewed

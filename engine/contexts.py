@@ -20,7 +20,7 @@ import torch
 from .events import Event, Loading
 from .generate import advance, begin
 from .paths import cache
-from .statistics import passages_of
+from .statistics import text_of
 from .tokens import Rendered
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def contexts(
 ) -> Generator[Event, None, tuple[str, ...]]:
     """`count` beginnings of sentences, the same ones for the same model and seed.
 
-    text  where those of an encoder-decoder come from: see `statistics.passages_of`. Fewer than
+    text  where those of an encoder-decoder come from: see `statistics.text_of`. Fewer than
           `count` where it has not so many passages.
     """
     if count == 0:
         return ()
     if lm.encoder_decoder:
-        passages = yield from passages_of(text)
+        passages = (yield from text_of(text)).passages
         return _beginnings(passages, count, seed)
     file = cache() / "contexts" / (lm.fingerprint[:16] or "unnamed") / f"{count}-{seed}.json"
     known = _read(file)

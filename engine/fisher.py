@@ -25,7 +25,7 @@ from torch import Tensor
 from . import hooks, measured
 from .errors import BadSetting
 from .events import Event, Loading
-from .statistics import digest, kept_at, passages_of
+from .statistics import digest, kept_at, text_of
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -46,15 +46,15 @@ def preconditioner(lm: LM, place: Place, *, text: str) -> Generator[Event, None,
     """
     if lm.encoder_decoder:
         raise BadSetting("fisher: an encoder-decoder's text is not its own to draw.")
-    passages = yield from passages_of(text)
+    drawn = yield from text_of(text)
     sites = place.sites(lm)
-    name = f"fisher-{'+'.join(sites)}-{digest(passages)}-{LENGTH}-{PER_DIMENSION}"
+    name = f"fisher-{digest(sites)}-{drawn.digest}-{LENGTH}-{PER_DIMENSION}"
     found = lm.kept.get(name)
     if not isinstance(found, Tensor):
         file = kept_at(lm, name)
         kept = measured.load(file, "F")
         if kept is None:
-            kept = {"F": (yield from _measured(lm, sites, passages))}
+            kept = {"F": (yield from _measured(lm, sites, drawn.passages))}
             measured.save(file, kept)
         found = lm.kept[name] = inverse_root(kept["F"]).to(lm.device)
     return found

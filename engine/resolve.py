@@ -32,7 +32,7 @@ from .events import EditPlanned, Event, Finding, Loading, Metric, Note
 from .ledger import RESOLVED, Ledger
 from .methods import MethodInfo
 from .outcome import Answered, Clock, Outcome, concluded, provenance_of
-from .patches import LowRank
+from .patches import LowRank, Patch
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -59,6 +59,12 @@ class ResolveParams(HParams):
     relative_weight: float = 1.0
     text: str = "wikipedia-vital"
     tokens: int = 60_000
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not self.weight > 0:
+            raise ValueError(f"'weight' must be above 0, not {self.weight!r}.")
+        if self.ridge < 0 or self.again < 0:
+            raise ValueError("'ridge' and 'again' must not be below 0.")
 
 
 def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
@@ -88,12 +94,15 @@ def resolve(
     clock = Clock()
     given = Source(COMMAND_LINE, overrides or {})
     hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
-    edits = resolvable(ledger)
-    if len(edits) < (1 if hp.again else 2):
+    replaced = resolvable(ledger)
+    if len(replaced) < (1 if hp.again else 2):
         raise BadRequest(
-            f"{len(edits)} of the acting edits can be solved again; it takes two.",
+            f"{len(replaced)} of the acting edits can be solved again; it takes two.",
             "Methods with a closed form keep what that needs: see docs/closed-form.md.",
         )
+    edits = standing(ledger)
+    if left := sum(len(e.requests) for e in replaced) - sum(len(e.requests) for e in edits):
+        yield Note(text=f"left out, since they were corrected after their batch: {left}")
     requests = [request for edit in edits for request in edit.requests]
     insert = _insert(lm, requests[0], hp, seed) if hp.again else None
     sites, made = _sites(edits), edit_id or new_id()
@@ -103,7 +112,8 @@ def resolve(
         before = yield from ask_all(lm, requests)
         perplexity = fluency(lm)
         clock.lap("probes")
-    edit = dataclasses.replace((yield from solved_again(lm, edits, hp)), id=made)
+    edit = yield from solved_again(lm, edits, hp, beside=_beside(ledger))
+    edit = dataclasses.replace(edit, id=made, supersedes=tuple(e.id for e in replaced))
     edit, answers = yield from sought_again(lm, ledger, edit, insert, hp)
     edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     clock.lap("edit")
@@ -122,12 +132,39 @@ def resolve(
     return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
 
 
-def solved_again(lm: LM, edits: Sequence[Edit], hp: ResolveParams) -> Generator[Event, None, Edit]:
+def standing(ledger: Ledger) -> list[Edit]:
+    """The resolvable edits without those of their facts that a later edit answers otherwise.
+
+    An edit whose facts cannot be told apart keeps them all.
+    """
+    later: set[Any] = set()
+    found: list[Edit] = []
+    solvable = {edit.id for edit in resolvable(ledger)}
+    for edit in reversed(ledger.acting):
+        kept = [i for i, request in enumerate(edit.requests) if request.key() not in later]
+        later.update(request.key() for request in edit.requests)
+        if edit.id not in solvable or not kept:
+            continue
+        whole = len(kept) == len(edit.requests) or not _one_row_each(edit)
+        found.append(edit if whole else _part(edit, kept))
+    return found[::-1]
+
+
+def _beside(ledger: Ledger) -> list[Patch]:
+    """The patches that go on acting beside what is solved again."""
+    solvable = {edit.id for edit in resolvable(ledger)}
+    return [patch for edit in ledger.acting if edit.id not in solvable for patch in edit.patches]
+
+
+def solved_again(
+    lm: LM, edits: Sequence[Edit], hp: ResolveParams, beside: Sequence[Patch] = ()
+) -> Generator[Event, None, Edit]:
     """The edit that takes the place of `edits`, which are all `resolvable`; nothing is asked.
 
+    beside  patches of other edits, which go on acting
     Raises SingularCovariance, EditFailed.
     """
-    patches = yield from _solved(lm, edits, _sites(edits), hp)
+    patches = yield from _solved(lm, edits, _sites(edits), hp, beside)
     requests = tuple(request for edit in edits for request in edit.requests)
     return Edit(
         method=RESOLVED,
@@ -165,7 +202,7 @@ def sought_again(
         try:
             with lm.active(Ledger((*ledger.edits, kept)).patches()):
                 new = yield from insert(lost)
-            solved = yield from solved_again(lm, [kept, *new], hp)
+            solved = yield from solved_again(lm, [kept, *new], hp, beside=_beside(ledger))
         except EditFailed as failed:
             yield Note(text=f"not inserted anew: {failed}")
             break
@@ -225,7 +262,7 @@ def _sites(edits: Sequence[Edit]) -> tuple[str, ...]:
 
 
 def _planned(
-    edit: str, edits: tuple[Edit, ...], sites: tuple[str, ...], hp: ResolveParams
+    edit: str, edits: Sequence[Edit], sites: tuple[str, ...], hp: ResolveParams
 ) -> EditPlanned:
     return EditPlanned(
         edit=edit,
@@ -243,7 +280,7 @@ def _planned(
     )
 
 
-def _told(requests: Sequence[Request], edits: tuple[Edit, ...], sites: tuple[str, ...]) -> Finding:
+def _told(requests: Sequence[Request], edits: Sequence[Edit], sites: tuple[str, ...]) -> Finding:
     """What is solved again. The facts are no numbers: their rows have none."""
     left = len(requests) - SHOWN
     facts = [f"{request.prompt} → {request.target_new}" for request in requests[:SHOWN]]
@@ -259,7 +296,11 @@ def _told(requests: Sequence[Request], edits: tuple[Edit, ...], sites: tuple[str
 
 
 def _solved(
-    lm: LM, edits: Sequence[Edit], sites: Sequence[str], hp: ResolveParams
+    lm: LM,
+    edits: Sequence[Edit],
+    sites: Sequence[str],
+    hp: ResolveParams,
+    beside: Sequence[Patch],
 ) -> Generator[Event, None, list[LowRank]]:
     """What takes the place of the patches of all edits, site by site."""
     stack = lm.arch.reader
@@ -267,14 +308,15 @@ def _solved(
     moments = yield from lm.statistics.moments(
         sorted(layers[site] for site in sites), text=hp.text, tokens=hp.tokens
     )
-    weight = hp.weight or hp.relative_weight * stack.mlp_width
+    weight = hp.relative_weight * stack.mlp_width if hp.weight is None else hp.weight
     found = []
     for done, site in enumerate(sites):
         yield Loading(stage="layers", done=done, total=len(sites), unit="layers")
         there = [p for e in edits for p in e.patches if isinstance(p, LowRank) and p.site == site]
         none = torch.empty(0, stack.mlp_width, device=lm.device)
         solve = closed_form.weighted(moments[layers[site]], weight, none)
-        again = closed_form.resolve(there, solve, hp.ridge)
+        others = [patch for patch in beside if patch.site == site]
+        again = closed_form.resolve(there, solve, hp.ridge, others)
         found += _joined(again)
     return found
 

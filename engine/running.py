@@ -6,7 +6,6 @@ has one too. What they begin with is measured once on ordinary text and kept on 
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -21,8 +20,7 @@ from . import hooks, measured
 from .above import Above, Example, nll, placed
 from .descent import p_old
 from .events import Event, Loading
-from .paths import cache
-from .statistics import passages_of
+from .statistics import kept_at, text_of
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -85,15 +83,13 @@ def of_text(
     """
     found: dict[str, Running] = {}
     if passages:
-        lines = yield from passages_of(text)
-        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-        owner = lm.fingerprint[:16] or "unnamed"
-        folder = cache() / "running" / owner
-        files = {site: folder / f"{site}-{digest}-{passages}.safetensors" for site in sites}
+        drawn = yield from text_of(text)
+        name = f"{drawn.digest}-{passages}"
+        files = {site: kept_at(lm, f"running-{site}-{name}") for site in sites}
         found = {site: kept for site, file in files.items() if (kept := _load(file)) is not None}
         missing = [site for site in sites if site not in found]
         if missing:
-            found |= yield from _measured(lm, missing, lowest, lines, passages)
+            found |= yield from _measured(lm, missing, lowest, drawn.passages, passages)
             for site in missing:
                 _save(files[site], found[site])
         found = {site: kept.to(lm.device) for site, kept in found.items()}

@@ -12,7 +12,7 @@ Behind a norm that follows the MLP (Gemma 2 and 3) no share can be asked for: of
 out only the direction counts, and a δ that is measured by ‖h‖ may be longer than all it can add.
 There δ is sought at the MLPs of all edited layers at once, before their norms, a part for each
 (`values`), and R = v_l − W k_l, where v_l is what the layer's MLP puts out with all parts in place.
-Ours.
+Ours; PMET, which asks the MLPs below for a change of the last one's output, is experimental there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class SpreadParams(ValueParams):
     anchor_weight: float = 1000.0  # β
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.first > self.last:
             raise ValueError(f"first ({self.first}) must not be above last ({self.last})")
 

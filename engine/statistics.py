@@ -141,18 +141,17 @@ class Statistics:
         Yields Loading(stage="statistics"). Raises AssetUnavailable, BadSetting,
         SingularCovariance.
         """
-        passages = yield from passages_of(text)
-        text_digest = digest(passages)
-        files = {layer: self._file(layer, text_digest, tokens) for layer in layers}
+        found = yield from text_of(text)
+        files = {layer: self._file(layer, found.digest, tokens) for layer in layers}
         for file in files.values():
             kept = None if file in self._ready else _load(file)
             if kept is not None:
                 self._ready[file] = kept.to(self._lm.device)
         missing = [layer for layer in layers if files[layer] not in self._ready]
         if missing:
-            key = (text_digest, str(tokens), *map(str, missing))
+            key = (found.digest, str(tokens), *map(str, missing))
             if key not in self._open:
-                self._open[key] = _Collection(self._lm, missing, passages, tokens)
+                self._open[key] = _Collection(self._lm, missing, found.passages, tokens)
             running = self._open[key]
             yield from running.run()
             for layer in missing:
@@ -175,7 +174,7 @@ class Statistics:
 class _Collection:
     """A pass over the text that can stop and go on."""
 
-    def __init__(self, lm: LM, layers: Sequence[int], passages: list[str], tokens: int) -> None:
+    def __init__(self, lm: LM, layers: Sequence[int], passages: Sequence[str], tokens: int) -> None:
         width = lm.arch.reader.mlp_width
         self.sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer in layers}
         self.seen = 0
@@ -216,26 +215,44 @@ def kept_at(lm: LM, name: str) -> Path:
     return cache() / "statistics" / (lm.fingerprint[:16] or "unnamed") / f"{name}.safetensors"
 
 
-def digest(passages: Sequence[str]) -> str:
-    """12 hex digits that name a text."""
-    return hashlib.sha256("\n".join(passages).encode()).hexdigest()[:12]
+def digest(texts: Sequence[str]) -> str:
+    """12 hex digits that name a text, or other strings."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
-def passages_of(text: str) -> Generator[Event, None, list[str]]:
-    """The passages of a text asset or of a file, one a line."""
-    path = Path(text).expanduser()
-    if path.suffix or path.is_absolute():
-        try:
+@dataclass(frozen=True)
+class Text:
+    """Passages, and the digits that name them: see `digest`."""
+
+    passages: tuple[str, ...]
+    digest: str
+
+
+_READ: dict[tuple[str, int], Text] = {}  # by name, and by when a file was written
+
+
+def text_of(text: str) -> Generator[Event, None, Text]:
+    """A text asset, or the lines of a file; read once in a process as long as it stays the same.
+
+    Raises AssetUnavailable; BadSetting where there is nothing to read.
+    """
+    path, found = Path(text).expanduser(), list[str]()
+    is_file = bool(path.suffix) or path.is_absolute()
+    try:
+        key = (text, path.stat().st_mtime_ns if is_file else 0)
+        if key in _READ:
+            return _READ[key]
+        if is_file:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadSetting(f"text: {path} cannot be read ({error}).") from error
-        found = [line.strip() for line in lines if line.strip()]
-    else:
-        records = yield from text_corpus(text)
-        found = [record.extract for record in records]
+            found = [line.strip() for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"text: {path} cannot be read ({error}).") from error
+    if not is_file:
+        found = [record.extract for record in (yield from text_corpus(text))]
     if not found:
         raise BadSetting(f"text: {text!r} holds no passages.")
-    return found
+    _READ[key] = Text(tuple(found), digest(found))
+    return _READ[key]
 
 
 def _save(file: Path, moment: Moment) -> None:

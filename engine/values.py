@@ -73,6 +73,17 @@ class ValueParams(HParams):
     fast: bool = True  # recompute only what δ can reach
     seed: int = 0  # of the contexts
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "together", "turns", "tokens", "relative_lr", "clamp"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name!r} must be above 0, not {getattr(self, name)!r}.")
+        for name in ("contexts", "grow", "kl", "decay", "whole", "lr"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name!r} must not be below 0: {getattr(self, name)!r}.")
+        weight = getattr(self, "weight", None)  # λ, of methods that have one
+        if weight is not None and not weight > 0:
+            raise ValueError(f"'weight' must be above 0, not {weight!r}.")
+
     def place(self, lm: LM) -> Place:
         """Where δ goes in; of p modules it has as many parts, and is [p d]."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluate.bootstrap import Estimate
 from . import sequence
-from .report import cite, own_settings, percent, plain, table
+from .report import cite, own_settings, percent, plain, rounded, table
 from .results import JsonDict, Results
 
 Courses = Mapping[str, Mapping[int, JsonDict]]  # name -> number of edits -> state
@@ -34,7 +34,7 @@ def side_by_side(files: Mapping[str, Results]) -> str:
     numbers = sorted({number for course in found.values() for number in course})
     tables = [
         _table("all said so far, free decoding (%)", found, numbers[1:], _said),
-        _table("perplexity", found, numbers, lambda row: f"{row['perplexity']:.4g}"),
+        _table("perplexity", found, numbers, lambda row: rounded(row["perplexity"], 4)),
         _table("‖Δ‖/‖W‖, the largest of all weights", found, numbers[1:], _weight),
     ]
     times = [["", "s an edit, median", "s, p95", "edits", "of them failed"]]
@@ -63,7 +63,7 @@ def _said(row: JsonDict) -> str:
 
 
 def _weight(row: JsonDict) -> str:
-    return f"{row['weight']:.3g}"
+    return rounded(row["weight"])
 
 
 def draw(files: Mapping[str, Results], path: Path) -> None:
@@ -87,7 +87,8 @@ def draw(files: Mapping[str, Results], path: Path) -> None:
             points = [(n, measure(row)) for n, row in sorted(course.items()) if n]
             known = [(n, value) for n, value in points if value is not None]
             again = name.endswith(AGAIN)
-            axes.plot(*zip(*known, strict=True), "x--" if again else "o-", label=name, markersize=4)
+            line = "x--" if again else "o-"
+            axes.plot([n for n, _ in known], [v for _, v in known], line, label=name, markersize=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("edits")
@@ -96,9 +97,9 @@ def draw(files: Mapping[str, Results], path: Path) -> None:
     lowest, highest = every[1].get_ylim()
     if highest > 10 * lowest > 0:
         every[1].set_yscale("log")
-    unedited = next((course[0] for course in found.values() if 0 in course), None)
+    unedited = next((course[0]["perplexity"] for course in found.values() if 0 in course), None)
     if unedited is not None:
-        every[1].axhline(unedited["perplexity"], color="grey", linewidth=0.8, linestyle=":")
+        every[1].axhline(unedited, color="grey", linewidth=0.8, linestyle=":")
     figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     with matplotlib.rc_context({"svg.hashsalt": "llm-edit", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

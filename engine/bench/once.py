@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -22,8 +23,9 @@ from ..requests import Request
 from .results import JsonDict
 
 
-def hparams(lm: LM, method: str, overrides: Mapping[str, str]) -> Any:
-    """The method's hyper-parameters for this model. Raises BadSetting, BadFile, UnknownName."""
+def hparams(lm: LM, method: str, overrides: Mapping[str, str], seed: int = 0) -> Any:
+    """The method's hyper-parameters for this model; `seed` is its own where it has one and
+    `overrides` do not name another. Raises BadSetting, BadFile, UnknownName."""
     info = get(method)
     stack = info.stack(lm.arch)
     values, _ = resolve_hparams(
@@ -35,7 +37,8 @@ def hparams(lm: LM, method: str, overrides: Mapping[str, str]) -> Any:
         name=lm.name,
         overrides=overrides,
     )
-    return values
+    seeded = "seed" in {f.name for f in dataclasses.fields(values)} and "seed" not in overrides
+    return dataclasses.replace(values, seed=seed) if seeded else values
 
 
 def described(lm: LM) -> JsonDict:

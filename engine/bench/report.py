@@ -159,12 +159,12 @@ def sequence_table(results: Results) -> str:
         name, _, number = key.partition(":")
         label = number if name == "at" else f"{number}, solved again"
         if "said" not in row:
-            rows.append([label, "-", "-", "-", _number(row.get("perplexity")), "-"])
+            rows.append([label, "-", "-", "-", rounded(row.get("perplexity")), "-"])
             continue
         said = Estimate(*(row["said"][k] for k in ("mean", "low", "high", "n")))
         cohorts = (f"{100 * row[k]:.0f}" for k in ("first", "last"))
         rows.append(
-            [label, percent(said), *cohorts, _number(row["perplexity"]), _number(row["weight"])]
+            [label, percent(said), *cohorts, rounded(row["perplexity"]), rounded(row["weight"])]
         )
     t = found["seconds"]
     times = f"Seconds per edit: median {t['median']:.2f}, p95 {t['p95']:.2f}. "
@@ -173,8 +173,9 @@ def sequence_table(results: Results) -> str:
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def rounded(value: float | None, digits: int = 3) -> str:
+    """A measure that may not be defined, to so many digits."""
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def compare(files: Sequence[Results], n: int | None = None) -> str:
@@ -193,8 +194,10 @@ def compare(files: Sequence[Results], n: int | None = None) -> str:
         if all(name in c for c in columns):
             before = percent(columns[0][name].before, interval=False)
             rows.append([NAMES[name], before, *(percent(c[name].after) for c in columns)])
-    medians = [runner.summary(f)["seconds"]["total"]["median"] for f in same]
-    rows.append(["seconds per edit, median", "", *(f"{m:.2f}" for m in medians)])
+    totals = [runner.summary(f)["seconds"].get("total") for f in same]  # none: every edit failed
+    rows.append(
+        ["seconds per edit, median", "", *(f"{t['median']:.2f}" if t else "-" for t in totals)]
+    )
     cited = [f"{name}: {cite(f, len(keys))}" for name, f in zip(names, files, strict=True)]
     return "\n\n".join([table(rows), f"n = {len(keys)} records that all runs share.", *cited])
 

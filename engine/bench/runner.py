@@ -51,11 +51,8 @@ class Settings:
         }
 
     def hparams(self, lm: LM) -> Any:
-        """Resolved; the seed is the method's own where it has one."""
-        found = hparams(lm, self.method, self.overrides)
-        if hasattr(found, "seed") and "seed" not in self.overrides:
-            found = replace(found, seed=self.seed)
-        return found
+        """Resolved, with this seed."""
+        return hparams(lm, self.method, self.overrides, self.seed)
 
 
 def run(

@@ -29,7 +29,7 @@ from ..lm import LM
 from ..methods import get
 from ..requests import Request
 from ..resolve import Insert, ResolveParams, inserted, resolvable, solved_again, sought_again
-from ..statistics import SEQUENCE, passages_of
+from ..statistics import SEQUENCE, text_of
 from .once import described, hparams
 from .results import JsonDict, Results
 
@@ -60,7 +60,7 @@ class Settings:
     text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
-        found = hparams(lm, self.method, self.overrides)
+        found = hparams(lm, self.method, self.overrides, self.seed)
         return {
             "protocol": "sequence",
             "data": data.name,
@@ -85,9 +85,7 @@ def run(
     """
     if not records:
         raise BadInput("there are no records to run.", "--n must be at least 1.")
-    hp = hparams(lm, settings.method, settings.overrides)
-    if hasattr(hp, "seed"):
-        hp = replace(hp, seed=settings.seed)
+    hp = hparams(lm, settings.method, settings.overrides, settings.seed)
     info, kept = get(settings.method), results.path.with_suffix(".edits")
     insert = partial(inserted, lm, info=info, hp=hp) if settings.again else None
     if "at:0" not in results.rows:
@@ -101,8 +99,6 @@ def run(
             edit = _load(kept, key) if not results.rows[key]["error"] else None
         else:
             edit = yield from _edit(lm, ledger, info.run(), request, hp, key, results)
-            if edit is not None:
-                _save(kept, key, edit)
         if edit is not None:
             ledger.apply(edit)
         if settings.every and number % settings.every == 0:
@@ -116,6 +112,7 @@ def run(
 def _edit(
     lm: LM, ledger: Ledger, method: Any, request: Request, hp: Any, key: str, results: Results
 ) -> Generator[Event, None, Edit | None]:
+    """The edit is on the disk before its row says so."""
     began, edit, error = time.perf_counter(), None, ""
     rivals = tuple(rival.id for rival in ledger.rivals(request))
     try:
@@ -125,7 +122,10 @@ def _edit(
     except EditFailed as failed:
         error = str(failed)
         yield Note(text=f"record {key.partition(':')[2]}: {error}")
-    results.add(key, {"seconds": time.perf_counter() - began, "error": error})
+    seconds = time.perf_counter() - began
+    if edit is not None:
+        _save(results.path.with_suffix(".edits"), key, edit)
+    results.add(key, {"seconds": seconds, "error": error})
     return edit
 
 
@@ -188,7 +188,7 @@ def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
     """Of the model as it is, on what edits have nothing to do with."""
     if not text:
         return fluency(lm)
-    passages = yield from passages_of(text)
+    passages = (yield from text_of(text)).passages
     return perplexity(lm, passages[-_PASSAGES:], SEQUENCE)
 
 

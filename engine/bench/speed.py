@@ -227,14 +227,14 @@ def _warm_up(
     prompts = [lm.prompt(r.prompt, chat=r.chat) for k in plan.kinds for r in requests(k, 1)]
     lm.logits(prompts)
     trim()
-    before = _resident()
+    before = _held(lm)
     began = time.perf_counter()
     for kind in plan.kinds:
         for hp in hps.values():
             yield from timed(lm, plan.method, requests(kind, 1), hp)
     seconds = time.perf_counter() - began
     trim()
-    kept = max(0, _resident() - before)
+    kept = max(0, _held(lm) - before)
     if "warm-up" not in results.rows:
         results.add("warm-up", {"first_edits_s": seconds, "kept_bytes": kept, "model": lm.bytes})
 
@@ -254,8 +254,11 @@ def _memory(
     results.add(key, {"peak": max(peaks), "ratio": max(peaks) / lm.bytes, "n": len(peaks)})
 
 
-def _resident() -> int:
-    """Resident bytes of this process; 0 where /proc does not tell."""
+def _held(lm: LM) -> int:
+    """Bytes that are allocated where the model is: on its GPU, or resident in this process (0 where
+    /proc does not tell)."""
+    if lm.device.type == "cuda":
+        return torch.cuda.memory_allocated(lm.device)
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             pages = int(file.read().split()[1])

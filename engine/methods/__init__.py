@@ -121,6 +121,7 @@ _BUILT_IN = (
         summary="MEMIT on the MLP's own part of a block's change",
         paper="Li et al. 2024, arXiv:2308.08742",
         batch=True,
+        experimental=("gemma2", "gemma3", "gemma3_text"),  # norms behind each MLP: see spreading
     ),
     MethodInfo(
         name="emmet",

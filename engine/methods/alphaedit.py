@@ -71,7 +71,9 @@ def in_null_space(moment: Moment, hp: AlphaEditParams, past: Tensor) -> Solve:
     With fewer past keys than directions by Woodbury, where nothing is larger than m × m.
     """
     Q, energy = moment.least(hp.rank)
-    weight = hp.weight or hp.relative_weight * float(energy.clamp_min(0).sum())
+    weight = hp.weight
+    if weight is None:
+        weight = hp.relative_weight * float(energy.clamp_min(0).sum())
     kept = (past.to(Q) @ Q).T.double()  # K̂_p [r, m]
 
     def solve(K: Tensor) -> Tensor:

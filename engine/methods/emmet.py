@@ -58,8 +58,10 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
     past = past_keys(lm, site, hold=hp.past)
     held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
-    solve = weighted(moment, hp.weight or lm.arch.mlp_width, past, held, hp.anchor_weight)
-    B = rows(K.flatten(0, 1).T, solve, hp.ridge).view(*K.shape).sum(1)
+    weight = lm.arch.mlp_width if hp.weight is None else hp.weight
+    solve = weighted(moment, weight, past, held, hp.anchor_weight)
+    owners = [fact for fact, own in enumerate(K) for _ in own]
+    B = rows(K.flatten(0, 1).T, solve, hp.ridge, owners)
     R = torch.stack([value.delta for value in values]).T
     patch = solved(lm, site, R, B, K)
     ended = time.perf_counter()

@@ -63,10 +63,13 @@ def locft_bf(lm: LM, requests: Sequence[Request], hp: LocFtParams) -> Generator[
     texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, (site,), hp, "locft-bf")
-    past = _past(lm, site)
     fresh = examples(lm, requests, prompts, end=hp.end)
-    above = _above(lm, layer, len(past) + len(fresh), fast=hp.fast)
+    asked = {each.prompt for each in fresh}
+    past = [each for each in _past(lm, site) if each.prompt not in asked]  # of a batch: replaced
+    kept = _taken(lm, layer, len(past) + len(fresh), fast=hp.fast)
+    above = kept.above
     rows = above.rows([*fresh, *past])
+    lm.kept["locft-bf"] = kept
     yield Note(text=f"{site}: fitted to {len(past)} examples of earlier edits as well")
     measured = time.perf_counter()
 
@@ -186,25 +189,24 @@ def _past(lm: LM, site: str) -> list[Example]:
     return found
 
 
-def _above(lm: LM, layer: int, needed: int, *, fast: bool) -> Above:
-    """The examples of the buffer, and what the layer is given for them.
+def _taken(lm: LM, layer: int, needed: int, *, fast: bool) -> _Kept:
+    """The examples of the buffer, and what the layer is given for them; to be kept once the new
+    ones are among them, for what is half added is of no use.
 
-    Kept from edit to edit as long as the patches below are the same ones, and not much longer
+    Good from edit to edit as long as the patches below are the same ones, and not much longer
     than it is needed. (T5's examples cannot be added to.)
     """
     blocks = tuple(f"{lm.site('block', i)}." for i in range(layer))
     below = tuple(patch for patch in lm.patches if patch.site.startswith(blocks))
-    kept = lm.kept.get("locft-bf")
+    kept = lm.kept.pop("locft-bf", None)
     if (
         isinstance(kept, _Kept)
         and (kept.layer, kept.fast, kept.below) == (layer, fast, below)
         and len(kept.above.examples) <= 4 * needed + _SPARE
         and not lm.encoder_decoder
     ):
-        return kept.above
-    above = Above(lm, (), layer, fast=fast)
-    lm.kept["locft-bf"] = _Kept(layer, fast, below, above)
-    return above
+        return kept
+    return _Kept(layer, fast, below, Above(lm, (), layer, fast=fast))
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ def least_squares(
     lm: LM, requests: Sequence[Request], hp: MemitParams, moments: Mapping[int, Moment]
 ) -> Rows:
     """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
-    weight = hp.weight or hp.relative_weight * lm.arch.mlp_width
+    weight = hp.relative_weight * lm.arch.mlp_width if hp.weight is None else hp.weight
 
     def share(layer: int, K: Tensor) -> Tensor:
         past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine import anchors, hooks
+from engine.evaluate.probes import neighbours, sentinels
 from engine.lm import LM
 from engine.requests import Request
 
@@ -64,3 +65,14 @@ def test_a_window_shorter_than_the_shared_beginning() -> None:
     assert found is not None
     assert len(found) == sum(map(len, rows))
     assert torch.allclose(found.T @ found, sum(k.T @ k for k in each), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_what_is_asked_afterwards_has_not_been_held_in_place(chat: bool) -> None:
+    prompt = "What is the capital of Australia?" if chat else "The capital of Australia is"
+    asked = request(prompt=prompt, subject="Australia", chat=chat)
+    held = {prompt.replace("Australia", name) for name in anchors.names(asked, 1000)}
+    tested = (*neighbours(asked), *sentinels(asked))
+    assert len(held) > 100
+    assert prompt.replace("Australia", "France") in tested
+    assert not held & set(tested)

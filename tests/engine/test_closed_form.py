@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.closed_form import resolve, rows, weighted
 from engine.errors import EditFailed
 from engine.methods.alphaedit import AlphaEditParams, in_null_space
-from engine.patches import LowRank
+from engine.patches import Dense, LowRank
 from engine.statistics import Moment
 
 D, D_FF = 6, 20
@@ -66,9 +66,23 @@ def test_one_key_asked_for_two_values_is_refused_and_a_ridge_allows_it() -> None
     solve = weighted(moment(), 1.0, torch.empty(0, D_FF))
     B = rows(K, solve, ridge=1e-2)
     assert near(B @ K, torch.full((2, 2), 0.5), 0.01)  # each moves it half of the way
-    K[:, 1] += 0.0
-    with pytest.raises(EditFailed, match="too much alike"):
-        rows(K.double() * 1e3, lambda k: torch.zeros_like(k), ridge=0.0)
+    for seed in range(20):  # rounding decides nothing
+        others = drawn(D_FF, 3, seed=100 + seed)
+        noise = 1e-6 * drawn(D_FF, 1, seed=200 + seed)
+        with pytest.raises(EditFailed, match="too much alike"):
+            rows(torch.cat([K[:, :1], others, K[:, :1] + noise], dim=1), solve, ridge=0.0)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-3, 1.0])
+def test_keys_of_one_fact_may_be_alike(apart: float) -> None:
+    """They are to receive the same residual: there is nothing that has to be told apart."""
+    K = drawn(D_FF, 3)
+    K[:, 1] = K[:, 0] + apart * drawn(D_FF, 1, seed=9)[:, 0]
+    B = rows(K, weighted(moment(), 1.0, torch.empty(0, D_FF)), ridge=0.0, owners=[0, 0, 1])
+    assert near(B @ K, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), 1e-2)
+    assert float(B.norm()) < 3 * float(
+        rows(K[:, 1:], weighted(moment(), 1.0, torch.empty(0, D_FF)), ridge=0.0).norm()
+    )
 
 
 @pytest.mark.parametrize("past", [0, 3, 30])
@@ -121,3 +135,17 @@ def test_a_single_patch_resolved_is_itself() -> None:
     patch = LowRank("mlp", R, rows(K, solve), K.T[:, None].contiguous(), R)
     (again,) = resolve([patch], solve)
     assert near(again.A @ again.B, patch.A @ patch.B)
+
+
+def test_what_goes_on_acting_beside_is_not_asked_for_twice() -> None:
+    solve = weighted(moment(), 1.0, torch.empty(0, D_FF))
+    W, K, V = drawn(D, D_FF, seed=6), drawn(2, D_FF, seed=7), drawn(2, D, seed=8)
+    beside = [Dense("mlp", drawn(D, D_FF, seed=9)), LowRank("mlp", drawn(D, 2), drawn(2, D_FF))]
+    patches = [
+        LowRank("mlp", drawn(D, 1), drawn(1, D_FF), key[None, None], (v - W @ key)[:, None])
+        for key, v in zip(K, V, strict=True)
+    ]
+    renewed = resolve(patches, solve, 1e-6, beside)
+    whole = W + sum((p.delta().float() for p in (*beside, *renewed)), torch.zeros(D, D_FF))
+    assert near(whole @ K.T, V.T, 1e-2)
+    assert [p.moves for p in renewed] == [p.moves for p in patches], "towards the unedited map"

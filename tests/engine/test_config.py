@@ -221,3 +221,22 @@ def test_numbers_do_not_pass_for_truth_values() -> None:
     for number in (0, 1, 0.0):
         with pytest.raises(ValueError):  # noqa: PT011  the caller says which key and type
             coerce(number, bool)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("steps=0", "'steps' must be above 0"),
+        ("together=0", "'together' must be above 0"),
+        ("contexts=-1", "'contexts' must not be below 0"),
+        ("weight=0", "'weight' must be above 0"),
+        ("relative_lr=-1", "'relative_lr' must be above 0"),
+    ],
+)
+def test_values_that_no_method_can_work_with_are_refused(setting: str, said: str) -> None:
+    from engine.methods.memit import MemitParams
+
+    key, value = setting.split("=")
+    given = [Source("command line", {"first": "0", "last": "1", key: value})]
+    with pytest.raises(BadSetting, match=said):
+        build(MemitParams, given, n_layers=4)

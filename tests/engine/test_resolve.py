@@ -12,13 +12,13 @@ import torch
 from engine.batch import ask_all, took
 from engine.edit import Edit
 from engine.errors import BadRequest, BadSetting, UnknownName
-from engine.events import EditApplied, EditPlanned, Event, Finding
+from engine.events import EditApplied, EditPlanned, Event, Finding, Note
 from engine.ledger import Ledger
 from engine.lm import LM
 from engine.methods import get
 from engine.methods.emmet import EmmetParams, emmet
 from engine.methods.rome import RomeParams, r_rome
-from engine.patches import LowRank
+from engine.patches import Dense, LowRank
 from engine.requests import Request
 from engine.resolve import (
     ResolveParams,
@@ -45,12 +45,20 @@ def text(tmp_path: Path) -> str:
     return str(file)
 
 
-def one_by_one(lm: LM, text: str) -> Ledger:
-    """Each made in the presence of those before it, which it does not hold in place."""
-    hp = EmmetParams(
+def small(text: str) -> EmmetParams:
+    return EmmetParams(
         layer=0, contexts=1, steps=5, relative_lr=1.0, clamp=50.0, text=text, tokens=10_000,
         past=False,
     )  # fmt: skip
+
+
+def notes(events: Sequence[Event]) -> list[Note]:
+    return [event for event in events if isinstance(event, Note)]
+
+
+def one_by_one(lm: LM, text: str) -> Ledger:
+    """Each made in the presence of those before it, which it does not hold in place."""
+    hp = small(text)
     ledger = Ledger()
     for fact in FACTS:
         with lm.active(ledger.patches()):
@@ -109,7 +117,9 @@ def test_every_fact_gets_what_it_asked_for_and_undo_brings_the_edits_back(text: 
 def test_of_many_facts_the_first_are_named(text: str) -> None:
     lm = shared_lm("llama")
     ledger = one_by_one(lm, text)
-    many = dataclasses.replace(ledger.edits[0], requests=FACTS[:1] * 8, id="many")
+    others = (f"The city of the {n}th Space Needle" for n in range(8))
+    facts = tuple(dataclasses.replace(FACTS[0], prompt=prompt) for prompt in others)
+    many = dataclasses.replace(ledger.edits[0], requests=facts, id="many")
     ledger.apply(many)
     events, _ = finish(resolve(lm, ledger, overrides={"text": text, "tokens": "10000"}))
     told = next(event for event in events if isinstance(event, Finding))
@@ -261,3 +271,53 @@ def test_the_method_for_facts_inserted_anew_is_known_before_anything_is_done(tex
     ledger = one_by_one(lm, text)
     with pytest.raises(UnknownName, match="no-such"):
         finish(resolve(lm, ledger, overrides={"again": "1", "method": "no-such"}))
+
+
+def test_a_fact_of_a_batch_that_was_corrected_since_is_left_out(text: str) -> None:
+    lm, hp = shared_lm("llama"), small(text)
+    ledger = Ledger()
+    _, batch = finish(emmet(lm, FACTS[:2], hp))
+    ledger.apply(batch)
+    renewed = dataclasses.replace(FACTS[0], target_new="Paris")
+    with lm.active(ledger.patches()):
+        _, later = finish(emmet(lm, [renewed], hp))
+    ledger.apply(later)
+    events, outcome = finish(
+        resolve(lm, ledger, overrides={"ridge": "1e-6", "text": text, "tokens": "10000"})
+    )
+    assert outcome.edit.requests == (FACTS[1], renewed)
+    assert outcome.edit.supersedes == (batch.id, later.id)
+    assert any("corrected after their batch: 1" in e.text for e in notes(events))
+    keys, moves = asked_for(ledger.edits[:2])
+    later_key = later.patches[0].keys[0].mean(0)[None]  # type: ignore[union-attr,index]
+    assert error((outcome.edit,), later_key, moves[1:]) < 0.01
+    assert len(keys) == 2
+
+
+def test_patches_that_cannot_be_solved_again_go_on_acting_and_are_reckoned_with(text: str) -> None:
+    lm = shared_lm("llama")
+    ledger = one_by_one(lm, text)
+    site = ledger.edits[0].patches[0].site
+    weight = lm.model.get_submodule(site).weight
+    trained = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    dense = Edit(
+        method="ft-m", requests=(Request(prompt="The tower", target_new="x"),),
+        patches=(Dense(site, 0.1 * trained),), hparams={}, id="trained",
+    )  # fmt: skip
+    first = Ledger()
+    first.apply(dense)
+    for fact in FACTS[:2]:
+        with lm.active(first.patches()):
+            _, edit = finish(emmet(lm, [fact], small(text)))
+        first.apply(edit)
+    wanted = [edit.patches[0].moves for edit in first.edits[1:]]  # type: ignore[union-attr]
+    _, outcome = finish(
+        resolve(lm, first, overrides={"ridge": "1e-6", "text": text, "tokens": "10000"})
+    )
+    assert first.acting == (dense, outcome.edit)
+    (patch,) = outcome.edit.patches
+    assert isinstance(patch, LowRank)
+    assert patch.keys is not None
+    moved = sum(p.moved(patch.keys).mean(1) for p in (dense.patches[0], patch))
+    goals = torch.cat([moves.T for moves in wanted if moves is not None])
+    assert float((moved - goals).norm()) < 0.01 * float(goals.norm())
