@@ -30,24 +30,20 @@ MET = 1e-2  # of a residual
 Solve = Callable[[Tensor], Tensor]  # K [d_ff, n] → M⁻¹K
 
 
-def rows(
-    K: Tensor, solve: Solve, ridge: float = 1.0, owners: Sequence[int] | None = None
-) -> Tensor:
+def rows(K: Tensor, solve: Solve, ridge: float = 1.0, receive: Tensor | None = None) -> Tensor:
     """B [r, d_ff] of the update Δ = R B: how much of each residual a key receives.
 
-    K       [d_ff, n] the keys
-    ridge   ρ, in units of the errors that M weighs; 0: the residuals are met exactly
-    owners  [n] which of the r residuals each key is to receive; None: each its own
+    K        [d_ff, n] the keys
+    ridge    ρ, in units of the errors that M weighs; 0: the residuals are met exactly
+    receive  [n, r] which of the r residuals each key is to receive; None: each its own
     Raises EditFailed where keys are so alike that they cannot receive different residuals.
     """
     Y = solve(K)
     inner = (K.to(Y).T @ Y).double()
     inner = (inner + inner.T) / 2
     inner.diagonal().add_(ridge)
-    asked = torch.eye(K.shape[1], dtype=torch.float64, device=inner.device)
-    if owners is not None:
-        asked = asked.new_zeros(len(owners), max(owners) + 1)
-        asked[range(len(owners)), list(owners)] = 1
+    asked = torch.eye(K.shape[1]) if receive is None else receive
+    asked = asked.to(inner)
     if ridge:
         shares = torch.cholesky_solve(asked, torch.linalg.cholesky(inner))
     else:
@@ -61,6 +57,8 @@ def _exact(inner: Tensor, asked: Tensor) -> Tensor:
 
     Raises EditFailed where there is none: such keys were to receive different residuals.
     """
+    if not len(asked):
+        return asked
     size = inner.diagonal().sqrt()
     values, vectors = torch.linalg.eigh(inner / size.outer(size))
     wanted = vectors.T @ (asked / size[:, None])
@@ -132,9 +130,9 @@ def resolve(
     assert len(asked) == len(patches)
     facts = [len(keys) for keys in asked]
     each = torch.cat([torch.full((len(keys),), keys.shape[1]) for keys in asked])
-    owners = torch.arange(sum(facts)).repeat_interleave(each).tolist()
     K = torch.cat([keys.flatten(0, 1) for keys in asked]).T
-    parts = torch.split(rows(K, solve, ridge, owners).cpu(), facts)
+    found = rows(K, solve, ridge, torch.eye(sum(facts)).repeat_interleave(each, 0))
+    parts = torch.split(found.cpu(), facts)
     renewed = []
     for patch, keys, B in zip(patches, asked, parts, strict=True):
         assert patch.moves is not None

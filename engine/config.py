@@ -55,6 +55,15 @@ class HParams:
 H = TypeVar("H", bound=HParams)
 
 
+def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Hyper-parameters as the command line would give them."""
+    return {name: _as_text(value) for name, value in values.items()}
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(map(_as_text, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
 @dataclass(frozen=True)
 class Source:
     """Some settings and where they stand: the path of a file, or "command line"."""

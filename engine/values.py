@@ -126,13 +126,6 @@ Prompts = Sequence[Rendered]  # the bare prompt first, then one per context
 Shape = Callable[[Tensor], Tensor]  # u → δ
 
 
-def optimise_value(
-    lm: LM, request: Request, prompts: Prompts, hp: ValueParams
-) -> Generator[Event, None, Value]:
-    """Find δ for one fact: see `optimise_values`."""
-    return (yield from optimise_values(lm, [request], [prompts], hp))[0]
-
-
 def optimise_values(
     lm: LM,
     requests: Sequence[Request],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +57,20 @@ def all_command(
     every = _rows(wanted.method, methods, arms, list(registry.methods()))
     sets = [datasets.load(datasets.find(name), n, skip=skip) for name in names]
     lm = run_job(loading(wanted))
-    from engine.bench import report, results, runner
+    from engine.bench import report, runner
 
     rows = _possible(lm, every)
     parts: list[str] = []
     for found in sets:
-        stored: dict[str, Any] = {}
         unedited: dict[str, Any] = {}
-        for name, pairs in rows.items():
-            overrides = {**wanted.hp, **pairs}
-            settings = runner.Settings(
-                method=overrides.pop("method"), overrides=overrides, seed=wanted.seed
-            )
-            told = settings.to_json(lm, found)
-            file = out / results.name_of(found.name, settings.method, lm.name, settings=told)
-            stored[name] = results.Results.open(file, "run", told, results.environment(command()))
-            click.echo(f"{found.name}: {name}", err=True)
-            run_job(runner.run(lm, found.records, settings, stored[name], unedited))
+
+        def run(
+            settings: Any, kept: Any, found: Any = found, unedited: dict[str, Any] = unedited
+        ) -> Any:
+            return runner.run(lm, found.records, settings, kept, unedited)
+
+        settings = partial(runner.Settings, seed=wanted.seed)
+        stored = _run_each(lm, found, rows, wanted.hp, "run", settings, run, out)
         parts.append(f"## {found.name}, {lm.name}\n\n{report.side_by_side(stored, n)}")
     text = "\n\n".join(parts) + "\n"
     if as_json:
@@ -120,6 +119,37 @@ def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, s
     return found
 
 
+def _run_each(
+    lm: Any,
+    data: Any,
+    rows: dict[str, dict[str, str]],
+    hp: dict[str, str],
+    kind: str,
+    settings: Callable[..., Any],
+    run: Callable[[Any, Any], Any],
+    out: Path,
+) -> dict[str, Any]:
+    """The results of every row of a table, by its name.
+
+    hp        set for all of them; a row's own goes before
+    settings  makes those of the benchmark from `method` and `overrides`
+    run       the work, from settings and the results that it adds to
+    """
+    from engine.bench import results
+
+    stored: dict[str, Any] = {}
+    for name, pairs in rows.items():
+        overrides = {**hp, **pairs}
+        own = settings(method=overrides.pop("method"), overrides=overrides)
+        told = own.to_json(lm, data)
+        about = (data.name,) if kind == "run" else (kind, data.name)
+        file = out / results.name_of(*about, own.method, lm.name, settings=told)
+        stored[name] = results.Results.open(file, kind, told, results.environment(command()))
+        click.echo(f"{data.name}: {name}", err=True)
+        run_job(run(own, stored[name]))
+    return stored
+
+
 @click.command("sequence")
 @click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
 @click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
@@ -166,27 +196,22 @@ def sequence_command(
     wanted = assistant_options(given)
     every = _rows(wanted.method, methods, arms, [wanted.method])
     lm = run_job(loading(wanted))
-    from engine.bench import courses, report, results, sequence
+    from engine.bench import courses, report, sequence
 
-    stored: dict[str, Any] = {}
-    for name, pairs in _possible(lm, every).items():
-        overrides = {**wanted.hp, **pairs}
-        settings = sequence.Settings(
-            method=overrides.pop("method"),
-            overrides=overrides,
-            seed=wanted.seed,
-            resolve=resolve,
-            every=resolve_every or 0,
-            again=again,
-            text=text,
-        )
-        told = settings.to_json(lm, found)
-        file = out / results.name_of(
-            "sequence", found.name, settings.method, lm.name, settings=told
-        )
-        stored[name] = results.Results.open(file, "sequence", told, results.environment(command()))
-        click.echo(f"{found.name}: {name}", err=True)
-        run_job(sequence.run(lm, found.records, settings, stored[name]))
+    settings = partial(
+        sequence.Settings,
+        seed=wanted.seed,
+        resolve=resolve,
+        every=resolve_every or 0,
+        again=again,
+        text=text,
+    )
+
+    def run(settings: Any, kept: Any) -> Any:
+        return sequence.run(lm, found.records, settings, kept)
+
+    rows = _possible(lm, every)
+    stored = _run_each(lm, found, rows, wanted.hp, "sequence", settings, run, out)
     if len(stored) == 1:
         tell(report, next(iter(stored.values())), as_json)
     elif as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.errors import AlreadySaid
-from tui.batch import begin, groups
+from tui.batch import begin, facts_of, groups
 from tui.console import printable
 from tui.wording import superseding
 
@@ -149,8 +149,7 @@ def _facts(
     What the command line says goes before what a line of the file says; another method takes
     nothing from the line's settings.
     """
-    from engine import methods
-    from engine.requests import Fact, Request, is_question, read_facts
+    from engine.requests import Fact, Request, is_question
 
     named = {
         "subject": given.pop("subject"),
@@ -164,12 +163,7 @@ def _facts(
     if path is not None:
         if target is not None or any(named.values()):
             raise click.UsageError("with --file, everything about a fact stands in the file.")
-        facts = list(read_facts(path))
-        if not facts:
-            raise click.UsageError(f"{path} holds no facts.")
-        for method in {fact.method for fact in facts} - {None}:
-            methods.get(str(method))
-        return [_as_asked(fact, chat, given) for fact in facts]
+        return [_as_asked(fact, chat, given) for fact in facts_of(path)]
     if target is None:
         raise click.UsageError("--target is missing.")
     assert prompt is not None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import completing
+from .bench_common import command
 from .common import assistant_options, drive, loading, options, print_json
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def tune(
     told = base.to_json(lm, found) | {"protocol": "tune"}
     folder = out or paths.home() / "tune"
     file = folder / results.name_of("tune", found.name, method, lm.name, settings=told)
-    stored = results.Results.open(file, "tune", told, results.environment(_command()))
+    stored = results.Results.open(file, "tune", told, results.environment(command()))
     try:
         tried = drive(tuning.run(lm, found.records, plan, stored), "tune")
     finally:
@@ -102,7 +101,7 @@ def tune(
     path = None
     if best.score > 0:
         path = _place(method, lm.name, force)
-        preset.write(path, preset.text(lm, plan, found, best, before, _command()))
+        preset.write(path, preset.text(lm, plan, found, best, before, command()))
     if as_json:
         print_json(_summary(tried, path, file, told))
     else:
@@ -146,8 +145,3 @@ def _summary(
     rows = [dataclasses.asdict(t) for t in tried]
     best = dict(tried[0].setting) if path else None
     return {"best": best, "written": path, "results": file, "tried": rows, "settings": told}
-
-
-def _command() -> str:
-    """The command as it was typed, without the path of the program."""
-    return shlex.join(["llm-edit", *sys.argv[1:]])

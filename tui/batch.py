@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import methods
+from engine.config import as_texts
 from engine.errors import BadFile
 from engine.events import JobEnded, Problem
 from engine.requests import Fact, read_facts
@@ -75,12 +76,7 @@ class Batch:
 
         Raises BadFile naming the line, and for a file without facts; UnknownName (a method).
         """
-        facts = list(read_facts(path.expanduser()))
-        if not facts:
-            raise BadFile(path, None, "holds no facts.")
-        for name in {fact.method for fact in facts if fact.method}:
-            methods.get(name)
-        return cls(facts, path.name)
+        return cls(facts_of(path), path.name)
 
     def begin_next(self, assistant: Assistant) -> Job[Any] | None:
         """Start the next correction; None when there is none, or the batch was stopped."""
@@ -198,6 +194,19 @@ class Batch:
         return line if row.state == "took" else f"{line} ({clip(row.said, 200)})"
 
 
+def facts_of(path: Path) -> list[Fact]:
+    """The facts of a file, one at least, with methods that there are.
+
+    Raises BadFile naming the line, and for a file without facts; UnknownName.
+    """
+    facts = list(read_facts(path.expanduser()))
+    if not facts:
+        raise BadFile(path, None, "holds no facts.")
+    for name in {fact.method for fact in facts if fact.method}:
+        methods.get(name)
+    return facts
+
+
 def groups(facts: Sequence[Fact], method: str, *, one_by_one: bool = False) -> Iterator[list[Fact]]:
     """The facts that become one edit each time: neighbours in the file that are edited alike, by
     a method for many.
@@ -243,8 +252,4 @@ def begin(
 
 def settings(fact: Fact) -> dict[str, str]:
     """The hyper-parameters that a fact names, as the command line would give them."""
-    return {name: _text(value) for name, value in fact.hparams.items()}
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return as_texts(fact.hparams)

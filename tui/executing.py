@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.config import as_texts
 from engine.errors import LLMEditError
 from engine.events import EditApplied, EditPlanned, Event, Loading, ReplyEnded, Token
 from engine.ledger import RESOLVED, Ledger
@@ -320,17 +321,6 @@ class Execution:
         within = [each for each in both.differences if each.size <= self.tolerance]
         largest = max(within, key=lambda each: each.size, default=None)
         return Done(act, state, n=n, drifts=drifts, largest=largest, stored=stored)
-
-
-def as_texts(hparams: dict[str, Any]) -> dict[str, str]:
-    """Recorded hyper-parameters as the command line would give them."""
-    return {name: _text(value) for name, value in hparams.items()}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_text, value))
-    return str(value)
 
 
 def _like(recorded: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .. import anchors, contexts
+from .. import anchors
 from ..closed_form import past_keys, rows, solved, weighted
 from ..edit import Edit
 from ..errors import BadRequest
 from ..events import Event, Note
-from ..values import optimise_values
 from .memit import numbers
-from .planning import planned
 from .rome import RomeParams
+from .seeking import sought
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -48,36 +47,22 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     layer, site = hp.layer, lm.site("mlp_out", hp.layer)
     began = time.perf_counter()
     moment = yield from lm.statistics.moment(layer, text=hp.text, tokens=hp.tokens)
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
-    measured = time.perf_counter()
-    prompts = [contexts.prompts(lm, request, texts) for request in requests]
-    yield planned(lm, requests, prompts, texts, (site,), hp, "emmet")
-    values = yield from optimise_values(lm, requests, prompts, hp)
-    optimised = time.perf_counter()
+    found = yield from sought(lm, requests, hp, (site,), "emmet", began)
 
+    values = found.values
     K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
     past = past_keys(lm, site, hold=hp.past)
     held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
     weight = lm.arch.mlp_width if hp.weight is None else hp.weight
     solve = weighted(moment, weight, past, held, hp.anchor_weight)
-    owners = [fact for fact, own in enumerate(K) for _ in own]
-    B = rows(K.flatten(0, 1).T, solve, hp.ridge, owners)
+    receive = torch.eye(len(K)).repeat_interleave(K.shape[1], 0)
+    B = rows(K.flatten(0, 1).T, solve, hp.ridge, receive)
     R = torch.stack([value.delta for value in values]).T
     patch = solved(lm, site, R, B, K)
-    ended = time.perf_counter()
-    yield Note(text=f"{site}: {len(values)} values met, ‖Δ‖ {patch.norm():.3g}")
-    return Edit(
-        method="emmet",
-        requests=tuple(requests),
-        patches=(patch,),
-        hparams=hp.to_json(),
-        provenance={"layer": layer, "contexts": list(texts), "statistics_tokens": moment.tokens},
-        numbers=numbers(values)
-        | {
-            "seconds": {
-                "setup": measured - began,
-                "optimise": optimised - measured,
-                "solve": ended - optimised,
-            },
-        },
-    )
+    edit = found.edit(
+        "emmet", requests, [patch], hp, numbers(values),
+        layer=layer, statistics_tokens=moment.tokens,
+    )  # fmt: skip
+    met = "met" if not hp.ridge else f"asked for with a ridge of {hp.ridge:g}"
+    yield Note(text=f"{site}: {len(values)} values {met}, ‖Δ‖ {patch.norm():.3g}")
+    return edit

@@ -119,7 +119,7 @@ def _fit(
                 loss=losses[-1],
                 parts={"nll": losses[-1]},
                 p_new=float((-each.detach()[: len(chosen)]).exp().mean()),
-                p_old=p_old(run, log_p),
+                p_old=p_old(run[: len(chosen)], log_p[: len(chosen)]),
                 delta_norm=float(delta.detach().norm()),
             )
             if bool((each.detach()[: len(chosen)] < hp.stop_loss).all()):

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .. import anchors, contexts
+from .. import anchors
 from ..closed_form import past_keys, rows, weighted
 from ..edit import Edit
 from ..errors import BadRequest
 from ..events import Event, Note
 from ..patches import LowRank
 from ..spreading import Rows, SpreadParams, spread
-from ..values import Value, optimise_values
-from .planning import planned
+from ..values import Value
+from .seeking import sought
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -81,34 +81,16 @@ def inserted(
     """
     if not requests:
         raise BadRequest(f"{name} needs a fact to edit.")
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
-    measured = time.perf_counter()
-    prompts = [contexts.prompts(lm, request, texts) for request in requests]
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
-    yield planned(lm, requests, prompts, texts, sites, hp, name)
-    found = yield from optimise_values(lm, requests, prompts, hp)
-    optimised = time.perf_counter()
-    patches = yield from spread(lm, requests, prompts, found, hp, solved)
-    solving = time.perf_counter() - optimised
-    yield Note(text=_told(found, patches))
+    found = yield from sought(lm, requests, hp, sites, name, began)
+    patches = yield from spread(lm, requests, found.prompts, found.values, hp, solved)
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}
-    return Edit(
-        method=name,
-        requests=tuple(requests),
-        patches=patches,
-        hparams=hp.to_json(),
-        provenance={
-            "layers": list(hp.layers), "contexts": list(texts), "statistics_tokens": tokens
-        },
-        numbers=numbers(found)
-        | {
-            "seconds": {
-                "setup": measured - began,
-                "optimise": optimised - measured,
-                "solve": solving,
-            }
-        },
+    edit = found.edit(
+        name, requests, patches, hp, numbers(found.values),
+        layers=list(hp.layers), statistics_tokens=tokens,
     )  # fmt: skip
+    yield Note(text=_told(found.values, patches))
+    return edit
 
 
 def numbers(found: Sequence[Value]) -> dict[str, object]:

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import anchors, contexts
+from .. import anchors
 from ..closed_form import solved
 from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
 from ..events import Event, Note
 from ..rerun import Place
-from ..values import Value, ValueParams, optimise_value
-from .planning import planned
+from ..values import Value, ValueParams
+from .seeking import sought
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -112,38 +112,21 @@ def _edit(
 
     began = time.perf_counter()
     moment = yield from lm.statistics.moment(layer, text=hp.text, tokens=hp.tokens)
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed, text=hp.text)
-    measured = time.perf_counter()
-    prompts = contexts.prompts(lm, request, texts)
-    yield planned(lm, [request], [prompts], texts, (site,), hp, name)
-    value = yield from optimise_value(lm, request, prompts, hp)
-    optimised = time.perf_counter()
+    found = yield from sought(lm, [request], hp, (site,), name, began)
 
+    (value,) = found.values
     held = anchors.keys(lm, request, layer, hp.anchors)
     row, denominator = direction(
         name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
     )
     asked = value.asked(both=hp.both and name == "r-rome")
     patch = solved(lm, site, value.delta[:, None], row[None], asked[None])
-    ended = time.perf_counter()
-    numbers = _numbers(value, denominator)
-    yield Note(text=_told(site, value, denominator))
-    return Edit(
-        method=name,
-        requests=(request,),
-        patches=(patch,),
-        hparams=hp.to_json(),
-        provenance={"layer": layer, "contexts": list(texts), "statistics_tokens": moment.tokens},
-        numbers={
-            **numbers,
-            "losses": list(value.losses),
-            "seconds": {
-                "setup": measured - began,
-                "optimise": optimised - measured,
-                "solve": ended - optimised,
-            },
-        },
+    numbers = {**_numbers(value, denominator), "losses": list(value.losses)}
+    edit = found.edit(
+        name, [request], [patch], hp, numbers, layer=layer, statistics_tokens=moment.tokens
     )
+    yield Note(text=_told(site, value, denominator))
+    return edit
 
 
 def _numbers(value: Value, denominator: float) -> dict[str, float]:

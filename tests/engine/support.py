@@ -20,6 +20,9 @@ from torch.nn import functional
 from engine import hooks
 from engine.events import Event
 from engine.lm import LM
+from engine.requests import Request
+from engine.tokens import Rendered
+from engine.values import Value, ValueParams, optimise_values
 
 # Threads that share out tiny products among busy cores cost twenty times the work itself.
 torch.set_num_threads(1)
@@ -206,3 +209,13 @@ def state(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tensor.requires_grad} {tensor.grad}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def optimise_value(
+    lm: LM, request: Request, prompts: Sequence[Rendered], hp: ValueParams
+) -> Generator[Event, None, Value]:
+    """v* of one fact by itself."""
+    return (yield from optimise_values(lm, [request], [prompts], hp))[0]

@@ -76,13 +76,12 @@ def test_one_key_asked_for_two_values_is_refused_and_a_ridge_allows_it() -> None
 @pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-3, 1.0])
 def test_keys_of_one_fact_may_be_alike(apart: float) -> None:
     """They are to receive the same residual: there is nothing that has to be told apart."""
-    K = drawn(D_FF, 3)
+    K, solve = drawn(D_FF, 3), weighted(moment(), 1.0, torch.empty(0, D_FF))
     K[:, 1] = K[:, 0] + apart * drawn(D_FF, 1, seed=9)[:, 0]
-    B = rows(K, weighted(moment(), 1.0, torch.empty(0, D_FF)), ridge=0.0, owners=[0, 0, 1])
-    assert near(B @ K, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), 1e-2)
-    assert float(B.norm()) < 3 * float(
-        rows(K[:, 1:], weighted(moment(), 1.0, torch.empty(0, D_FF)), ridge=0.0).norm()
-    )
+    facts = torch.eye(2)[[0, 0, 1]]
+    B = rows(K, solve, 0.0, facts)
+    assert near(B @ K, facts.T, 1e-2)
+    assert float(B.norm()) < 3 * float(rows(K[:, 1:], solve, 0.0).norm())
 
 
 @pytest.mark.parametrize("past", [0, 3, 30])
@@ -149,3 +148,12 @@ def test_what_goes_on_acting_beside_is_not_asked_for_twice() -> None:
     whole = W + sum((p.delta().float() for p in (*beside, *renewed)), torch.zeros(D, D_FF))
     assert near(whole @ K.T, V.T, 1e-2)
     assert [p.moves for p in renewed] == [p.moves for p in patches], "towards the unedited map"
+
+
+def test_patches_without_facts_are_solved_again_too() -> None:
+    """What is left of an edit none of whose facts is said."""
+    empty = LowRank("mlp", torch.empty(D, 0), torch.empty(0, D_FF), torch.empty(0, 2, D_FF),
+                    torch.empty(D, 0))  # fmt: skip
+    for ridge in (0.0, 0.1):
+        solve = weighted(moment(), 1.0, torch.empty(0, D_FF))
+        assert [patch.rank for patch in resolve([empty], solve, ridge)] == [0]

@@ -27,10 +27,9 @@ from engine.rerun import Encoded, Place, Row, rerun
 from engine.resolve import resolve
 from engine.statistics import Statistics
 from engine.tokens import Rendered, last_token, target_ids
-from engine.values import optimise_value
 from tests.tiny import tiny_model, tiny_tokenizer
 
-from .support import CORPUS, close_after, finish, shared_lm, state, traces
+from .support import CORPUS, close_after, finish, optimise_value, shared_lm, state, traces
 
 FAMILIES = ("t5", "t5-gated")
 RUNS = {"rome": rome, "r-rome": r_rome}

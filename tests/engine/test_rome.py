@@ -22,10 +22,10 @@ from engine.lm import LM
 from engine.methods.rome import RomeParams, direction, r_rome, rome
 from engine.requests import Request
 from engine.tokens import Rendered, last_token, target_ids
-from engine.values import Value, optimise_value
+from engine.values import Value
 from tests.tiny import CAUSAL
 
-from .support import CORPUS, close_after, finish, shared_lm, state, traces
+from .support import CORPUS, close_after, finish, optimise_value, shared_lm, state, traces
 
 REQUEST = Request(
     prompt="The Space Needle is in the city of",

@@ -18,9 +18,9 @@ from engine.methods.rome import RomeParams
 from engine.requests import Request
 from engine.rerun import Row
 from engine.tokens import continuation, parting, target_ids
-from engine.values import Value, optimise_value, optimise_values
+from engine.values import Value, optimise_values
 
-from .support import shared_lm
+from .support import optimise_value, shared_lm
 
 REQUEST = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="Paris")
 TEXTS = ("The old tower", "Because the people", "Emma wrote", "In the north")
