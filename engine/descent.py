@@ -96,6 +96,8 @@ def descend(
         optimiser.step()
         if project is not None:
             project()
+    if not all(bool(each.isfinite().all()) for each in parameters):
+        raise _diverged(f"step {len(losses)} gave values that are no numbers")
     if losses[-1] > losses[0]:
         raise _diverged(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
     return Descent(tuple(losses), p_new)

@@ -234,6 +234,8 @@ def test_a_descent_that_diverges_is_stopped_and_said() -> None:
             pytest.raises(DivergedLoss, match=said + r".*--hp lr="),
         ):
             run(lm, params(steps=4, lr=1e-4))
+    with pytest.raises(DivergedLoss, match="step 1 gave values that are no numbers"):
+        run(lm, params(steps=1, lr=math.inf))  # nothing reads the loss behind the last step
     assert state(lm.model) == weights
     assert traces(lm.model) == {}
 
