@@ -74,10 +74,10 @@ class ValueParams(HParams):
     seed: int = 0  # of the contexts
 
     def __post_init__(self) -> None:
-        for name in ("steps", "together", "turns", "tokens", "relative_lr", "clamp"):
+        for name in ("steps", "together", "turns", "tokens", "relative_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name!r} must be above 0, not {getattr(self, name)!r}.")
-        for name in ("contexts", "grow", "kl", "decay", "whole", "lr"):
+        for name in ("contexts", "clamp", "grow", "kl", "decay", "whole", "lr"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name!r} must not be below 0: {getattr(self, name)!r}.")
         weight = getattr(self, "weight", None)  # λ, of methods that have one

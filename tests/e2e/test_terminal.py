@@ -33,7 +33,7 @@ def terminal() -> Iterator[Terminal]:
 
 def test_ask_correct_compare_undo_quit_resume_replay(terminal: Terminal) -> None:
     # start: the first picture stands before the model is loaded
-    terminal.start("chat", "--model", "smollm2-135m", "--method", "r-rome")
+    terminal.start("chat", "--dtype", "fp32", "--model", "smollm2-135m", "--method", "r-rome")
     terminal.wait_for("llm-edit", "smollm2-135m", "F2", "F1", seconds=30)
     terminal.wait_for("· cpu", seconds=300)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine import anchors, contexts, correct, hooks, methods
 from engine.arch import weight_of
 from engine.edit import Edit
+from engine.errors import AlreadySaid
 from engine.events import EditPlanned, EditStep, Event, Note
 from engine.influence import influences
 from engine.ledger import Ledger
@@ -340,10 +341,30 @@ def fact(subject: str, target: str) -> Request:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def taught(request: pytest.FixtureRequest) -> LM:
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LM:
+    """The first tiny model that has learnt to look facts up where edits go in. Which ones have is
+    decided by rounding on the way, and so by the processor."""
+    file = tmp_path_factory.mktemp("taught") / "text.txt"
+    file.write_text("\n".join(CORPUS), encoding="utf-8")
+    models = (teach(request.param, seed) for seed in range(12))
+    return next(lm for lm in models if editable(lm, str(file)))
+
+
+def editable(lm: LM, text: str) -> bool:
+    ledger = Ledger()
+    try:
+        if not all(corrected(lm, ledger, text, one)[1].success for one in (NEEDLE, EMMA)):
+            return False
+    except AlreadySaid:  # the first edit reached the second subject too
+        return False
+    overrides = {"text": text, "tokens": "10000", "ridge": "0"}
+    return finish(resolve(lm, ledger, overrides=overrides))[1].success
+
+
+def teach(family: str, seed: int) -> LM:
     """A tiny model that answers where things are by what they are, whatever stands before."""
-    model = tiny_model(request.param, width=32, mlp_width=64, num_decoder_layers=1)
-    lm = LM(model, tiny_tokenizer(request.param), name="taught", fingerprint=f"{request.param}!")
+    model = tiny_model(family, seed=seed, width=32, mlp_width=64, num_decoder_layers=1)
+    lm = LM(model, tiny_tokenizer(family), name="taught", fingerprint=f"{family}{seed}!")
     facts = [fact(subject, answer) for subject, answer in FACTS.items()] * 2
     answers = [target_ids(lm.tokenizer, lm.render(f.prompt), f.target_new) for f in facts]
     labels = torch.full((len(facts), max(map(len, answers))), -100)
