@@ -103,6 +103,8 @@ def resolve(
     edits = standing(ledger)
     if left := sum(len(e.requests) for e in replaced) - sum(len(e.requests) for e in edits):
         yield Note(text=f"left out, since they were corrected after their batch: {left}")
+    if not edits:
+        raise BadRequest("later edits answer every fact of those that can be solved again.")
     requests = [request for edit in edits for request in edit.requests]
     insert = _insert(lm, requests[0], hp, seed) if hp.again else None
     sites, made = _sites(edits), edit_id or new_id()

@@ -62,13 +62,7 @@ def all_command(
     rows = _possible(lm, every)
     parts: list[str] = []
     for found in sets:
-        unedited: dict[str, Any] = {}
-
-        def run(
-            settings: Any, kept: Any, found: Any = found, unedited: dict[str, Any] = unedited
-        ) -> Any:
-            return runner.run(lm, found.records, settings, kept, unedited)
-
+        run = partial(runner.run, lm, found.records, unedited={})  # of all rows together
         settings = partial(runner.Settings, seed=wanted.seed)
         stored = _run_each(lm, found, rows, wanted.hp, "run", settings, run, out)
         parts.append(f"## {found.name}, {lm.name}\n\n{report.side_by_side(stored, n)}")
@@ -206,10 +200,7 @@ def sequence_command(
         again=again,
         text=text,
     )
-
-    def run(settings: Any, kept: Any) -> Any:
-        return sequence.run(lm, found.records, settings, kept)
-
+    run = partial(sequence.run, lm, found.records)
     rows = _possible(lm, every)
     stored = _run_each(lm, found, rows, wanted.hp, "sequence", settings, run, out)
     if len(stored) == 1:

@@ -194,6 +194,7 @@ class Past:
         of = self._of
         lm, ledger = of.ready()
         store = of.recorder.check()
+        of.keep_method()
         session = store.session(ref)
         name = session.title or session.short
         if session.id == of.recorder.session_id and not store.moved(session.id):
@@ -205,7 +206,6 @@ class Past:
             )
         at = ledger_at(store, session, session.tip, (*ledger.edits, *ledger.undone))
         turns = turns_at(store, session.id, session.tip)
-        of.keep_method()
         of.recorder.resume(session)
         of.ledger, of.turns, of.method = at, turns, session.method
         yield from ()

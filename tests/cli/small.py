@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from sessions.errors import StoreLocked
+from sessions.store import Store
 
 QUESTION = "What is the capital of Australia?"
 
@@ -31,3 +36,16 @@ def hparams(folder: Path, **more: object) -> dict[str, str]:
 
 #: Steps large enough to change what a random model says.
 LARGE = {"clamp": "60", "relative_lr": "10"}
+
+
+def locked_at(call: int) -> Callable[..., Any]:
+    """`Store.add_mark` that finds the database locked the nth time."""
+    real, marked = Store.add_mark, []
+
+    def locked(self: Store, *given: Any, **more: Any) -> Any:
+        marked.append(given)
+        if len(marked) == call:
+            raise StoreLocked("it is locked.")
+        return real(self, *given, **more)
+
+    return locked

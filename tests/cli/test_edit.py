@@ -13,11 +13,10 @@ from engine import config
 from engine.errors import OutOfMemory
 from engine.requests import read_facts
 from llm_edit import edit
-from sessions.errors import StoreLocked
 from sessions.store import Store
 
 from .conftest import Run
-from .small import QUESTION, hparams
+from .small import QUESTION, hparams, locked_at
 
 FIELDS = {
     "session", "edit_id", "method", "model", "subject", "prompt", "target", "before", "after",
@@ -136,18 +135,9 @@ def test_undo_takes_off_several_edits_or_none_of_them(
     run: Run, model: Path, small: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit_two(run, model, small)
-    real, marked = Store.add_mark, []
-
-    def locked(self: Store, *given: Any, **more: Any) -> Any:
-        marked.append(given)
-        if len(marked) == 2:
-            raise StoreLocked("it is locked.")
-        return real(self, *given, **more)
-
     with monkeypatch.context() as broken:
-        broken.setattr(Store, "add_mark", locked)
+        broken.setattr(Store, "add_mark", locked_at(2))
         assert run("undo", 2).code == 3
-    assert len(marked) == 2
     assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 2
 
 

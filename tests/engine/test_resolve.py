@@ -294,6 +294,18 @@ def test_a_fact_of_a_batch_that_was_corrected_since_is_left_out(text: str) -> No
     assert len(keys) == 2
 
 
+def test_edits_all_of_whose_facts_were_corrected_since_are_nothing_to_solve(text: str) -> None:
+    lm, ledger = shared_lm("llama"), Ledger()
+    _, batch = finish(emmet(lm, FACTS[:2], small(text)))
+    ledger.apply(batch)
+    ledger.apply(dataclasses.replace(batch, id="b" * 16))
+    later = Edit(method="ft-m", requests=FACTS[:2], patches=(), hparams={}, id="c" * 16)
+    ledger.apply(later)
+    with pytest.raises(BadRequest, match="later edits answer every fact"):
+        finish(resolve(lm, ledger, overrides={"text": text, "tokens": "10000"}))
+    assert ledger.acting[-1] is later
+
+
 def test_patches_that_cannot_be_solved_again_go_on_acting_and_are_reckoned_with(text: str) -> None:
     lm = shared_lm("llama")
     ledger = one_by_one(lm, text)

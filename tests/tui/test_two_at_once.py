@@ -12,7 +12,7 @@ from tiny_chat import Make, answers, done
 from engine.events import Problem
 from sessions.errors import SessionMoved, StoreLocked
 from sessions.store import Store
-from tests.cli.small import QUESTION
+from tests.cli.small import QUESTION, locked_at
 from tui.timeline import turns_at
 
 OTHER = "Where is the Space Needle?"
@@ -83,16 +83,9 @@ def test_undo_takes_several_edits_off_or_none(make: Make, monkeypatch: pytest.Mo
     chat = make()
     for question, subject in ((QUESTION, "Australia"), (OTHER, "the Space Needle")):
         done(chat.correct("Paris", question=question, subject=subject, probes=False))
-    both, real, marked = logits(chat), Store.add_mark, []
-
-    def locked(self: Store, *given: Any, **more: Any) -> Any:
-        marked.append(given)
-        if len(marked) == 2:
-            raise StoreLocked("it is locked.")
-        return real(self, *given, **more)
-
+    both = logits(chat)
     with monkeypatch.context() as broken:
-        broken.setattr(Store, "add_mark", locked)
+        broken.setattr(Store, "add_mark", locked_at(2))
         with pytest.raises(StoreLocked):
             done(chat.undo(2))
     assert torch.equal(logits(chat), both)
