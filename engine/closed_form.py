@@ -44,12 +44,18 @@ def rows(K: Tensor, solve: Solve, ridge: float = 1.0, receive: Tensor | None = N
     inner.diagonal().add_(ridge)
     asked = torch.eye(K.shape[1]) if receive is None else receive
     asked = asked.to(inner)
-    if ridge:
-        shares = torch.cholesky_solve(asked, torch.linalg.cholesky(inner))
-    else:
-        shares = _exact(inner, asked)
+    shares = _regular(inner, asked) if ridge else _exact(inner, asked)
     found: Tensor = shares.T @ Y.T.double()
     return found.to(Y)
+
+
+def _regular(inner: Tensor, asked: Tensor) -> Tensor:
+    """X [n, r] with inner X = asked. Raises EditFailed where rounding has outgrown the ridge."""
+    factor, info = torch.linalg.cholesky_ex(inner)
+    if int(info) != 0:
+        raise _too_alike(len(asked))
+    found: Tensor = torch.cholesky_solve(asked, factor)
+    return found
 
 
 def _exact(inner: Tensor, asked: Tensor) -> Tensor:
@@ -59,17 +65,23 @@ def _exact(inner: Tensor, asked: Tensor) -> Tensor:
     """
     if not len(asked):
         return asked
+    if not bool((inner.diagonal() > 0).all()):  # NaN too
+        raise _too_alike(len(asked))
     size = inner.diagonal().sqrt()
     values, vectors = torch.linalg.eigh(inner / size.outer(size))
     wanted = vectors.T @ (asked / size[:, None])
     told_apart = (values > ALIKE * values[-1])[:, None]
     shares: Tensor = (vectors @ (wanted / values[:, None]).where(told_apart, 0)) / size[:, None]
     if not bool(((inner @ shares - asked).abs() < MET).all()):
-        raise EditFailed(
-            f"of {len(asked)} keys some are too much alike to be mapped to different values.",
-            "Ask for them less exactly (--hp ridge=...), or edit fewer facts at a time.",
-        )
+        raise _too_alike(len(asked))
     return shares
+
+
+def _too_alike(keys: int) -> EditFailed:
+    return EditFailed(
+        f"of {keys} keys some are too much alike to be mapped to different values.",
+        "Ask for them less exactly (--hp ridge=...), or edit fewer facts at a time.",
+    )
 
 
 def solved(lm: LM, site: str, A: Tensor, B: Tensor, keys: Tensor) -> LowRank:

@@ -73,6 +73,13 @@ def test_one_key_asked_for_two_values_is_refused_and_a_ridge_allows_it() -> None
             rows(torch.cat([K[:, :1], others, K[:, :1] + noise], dim=1), solve, ridge=0.0)
 
 
+def test_a_system_that_is_not_positive_is_an_edit_that_failed() -> None:
+    K = drawn(D_FF, 2)
+    for ridge in (0.0, 1e-3):
+        with pytest.raises(EditFailed, match="too much alike"):
+            rows(K, lambda k: -k, ridge)
+
+
 @pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-3, 1.0])
 def test_keys_of_one_fact_may_be_alike(apart: float) -> None:
     """They are to receive the same residual: there is nothing that has to be told apart."""
