@@ -19,6 +19,7 @@ from .evaluate.metrics import mean, scores
 from .evaluate.normalise import same_head
 from .evaluate.probes import TOKENS, fluency, prose
 from .events import Event, Loading, Metric, Note
+from .generate import BATCH
 from .ledger import Ledger
 from .outcome import Answered, Clock, Corrected, Outcome, concluded, provenance_of
 from .requests import Request
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .lm import LM
 
 _SHOWN = 3  # facts that a verdict names
+_ROOM = 4  # tokens decoded behind a target
 
 
 def correct_batch(
@@ -133,7 +135,7 @@ def ask_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[
     prompts = [lm.prompt(r.prompt, chat=r.chat) for r in requests]
     each = list(zip(prompts, requests, strict=True))
     wanted = [(p.ids, target_ids(lm.tokenizer, p, r.target_new)) for p, r in each]
-    room = max(TOKENS, *(len(ids) + 4 for _, ids in wanted))
+    room = max(TOKENS, *(len(ids) + _ROOM for _, ids in wanted))
     texts = lm.answers(prompts, max_tokens=room)
     yield Loading(stage="probes", done=len(texts), total=total, unit="prompts")
     new = scores(lm, wanted)
@@ -153,6 +155,26 @@ def ask_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[
         )
         for i, text in enumerate(texts)
     ]
+
+
+def said_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[bool]]:
+    """Whether each is answered as wanted, decoding no further than it takes to tell: a few times
+    as fast as `ask_all` where facts are many."""
+    prompts = [lm.prompt(r.prompt, chat=r.chat) for r in requests]
+    rooms = [
+        len(target_ids(lm.tokenizer, prompt, r.target_new)) + _ROOM
+        for prompt, r in zip(prompts, requests, strict=True)
+    ]
+    order = sorted(range(len(requests)), key=rooms.__getitem__)
+    found = [False] * len(requests)
+    for start in range(0, len(order), BATCH):
+        some = order[start : start + BATCH]
+        texts = lm.answers([prompts[i] for i in some], max_tokens=rooms[some[-1]])
+        for i, text in zip(some, texts, strict=True):
+            found[i] = took(requests[i], text)
+        done = min(start + BATCH, len(order))
+        yield Loading(stage="probes", done=done, total=len(order), unit="prompts")
+    return found
 
 
 def took(request: Request, answer: str) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import alarms, closed_form
-from .batch import ask_all, judged, said_metric, took, verdict_of
+from .batch import ask_all, judged, said_all, said_metric, verdict_of
 from .config import COMMAND_LINE, HParams, Source, build
 from .correct import hparams_of, method_of
 from .edit import Edit, new_id
@@ -31,7 +31,7 @@ from .evaluate.probes import fluency, prose
 from .events import EditPlanned, Event, Finding, Loading, Metric, Note
 from .ledger import RESOLVED, Ledger
 from .methods import MethodInfo
-from .outcome import Answered, Clock, Outcome, concluded, provenance_of
+from .outcome import Clock, Outcome, concluded, provenance_of
 from .patches import LowRank, Patch
 
 if TYPE_CHECKING:
@@ -116,10 +116,11 @@ def resolve(
         clock.lap("probes")
     edit = yield from solved_again(lm, edits, hp, beside=_beside(ledger))
     edit = dataclasses.replace(edit, id=made, supersedes=tuple(e.id for e in replaced))
-    edit, answers = yield from sought_again(lm, ledger, edit, insert, hp)
+    edit = yield from sought_again(lm, ledger, edit, insert, hp)
     edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     clock.lap("edit")
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
+        answers = yield from ask_all(lm, requests)
         now = fluency(lm)
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
@@ -180,21 +181,21 @@ def solved_again(
 
 def sought_again(
     lm: LM, ledger: Ledger, edit: Edit, insert: Insert | None, hp: ResolveParams
-) -> Generator[Event, None, tuple[Edit, list[Answered]]]:
+) -> Generator[Event, None, Edit]:
     """`edit`, which `solved_again` made of edits of `ledger`, after up to `hp.again` rounds.
 
     In a round those of its facts that are not said are inserted anew in the presence of the others,
-    and all are solved again. The outcome is that of the round after which most are said, with the
-    answers to its requests.
+    and all are solved again. The outcome is that of the round after which most are said.
     """
-    best: tuple[int, Edit, list[Answered]] | None = None
+    if insert is None:
+        return edit
+    best, most = edit, -1
     for left in range(hp.again, -1, -1):
         with lm.active(Ledger((*ledger.edits, edit)).patches()):
-            answers = yield from ask_all(lm, edit.requests)
-        said = [took(r, a.answer) for r, a in zip(edit.requests, answers, strict=True)]
-        if best is None or sum(said) > best[0]:
-            best = sum(said), edit, answers
-        if insert is None or all(said) or not left:
+            said = yield from said_all(lm, edit.requests)
+        if sum(said) > most:
+            best, most = edit, sum(said)
+        if all(said) or not left:
             break
         if not _one_row_each(edit):
             yield Note(text="facts that were asked for at different places cannot be parted.")
@@ -210,8 +211,7 @@ def sought_again(
             break
         solved = _in_order(solved, edit.requests)
         edit = dataclasses.replace(solved, id=edit.id, supersedes=edit.supersedes)
-    assert best is not None
-    return best[1], best[2]
+    return best
 
 
 def _insert(lm: LM, request: Request, hp: ResolveParams, seed: int) -> Insert:

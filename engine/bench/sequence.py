@@ -144,7 +144,7 @@ def _solve_again(
         try:
             edit = yield from solved_again(lm, resolvable(ledger), hp)
             if insert is not None:
-                edit, _ = yield from sought_again(lm, ledger, edit, insert, hp)
+                edit = yield from sought_again(lm, ledger, edit, insert, hp)
             _save(kept, key, edit)
         except EditFailed as failed:
             error = str(failed)

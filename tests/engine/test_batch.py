@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from engine.batch import correct_batch
+from engine.batch import ask_all, correct_batch, said_all, took
 from engine.errors import AlreadySaid, BadRequest
 from engine.events import EditApplied, EditPlanned, Event, Metric, Note
 from engine.ledger import Ledger
@@ -97,6 +98,25 @@ def test_a_fact_that_is_known_already_is_left_out_and_said(hp: dict[str, str]) -
     assert any("left out" in e.text for e in events if isinstance(e, Note))
     with pytest.raises(AlreadySaid, match="already answers every"):
         run(lm, Ledger(), hp, (known,))
+
+
+def test_who_is_said_is_told_without_the_rest_of_the_answers() -> None:
+    lm = shared_lm("llama")
+    asked = [*FACTS, Request(prompt="The river of Emma", subject="Emma", target_new="x")]
+    plain = [dataclasses.replace(fact, chat=False) for fact in asked]
+    answers = lm.answers([lm.statement(fact.prompt) for fact in plain], max_tokens=24)
+    words = [answer.split()[: 1 + i] for i, answer in enumerate(answers)]
+    said = [
+        dataclasses.replace(fact, target_new=" ".join(own))
+        for fact, own in zip(plain, words, strict=True)
+    ]
+    parts = [dataclasses.replace(fact, target_new=fact.target_new[:-1]) for fact in said]
+    facts = [*said, *parts, *asked]
+    _, told = finish(said_all(lm, facts))
+    _, full = finish(ask_all(lm, facts))
+    assert told == [took(fact, a.answer) for fact, a in zip(facts, full, strict=True)]
+    assert any(told[: len(said)])
+    assert not all(told)
 
 
 def test_what_cannot_be_a_batch_is_refused(hp: dict[str, str]) -> None:

@@ -225,6 +225,13 @@ def short(lm: LM, text: str) -> tuple[Ledger, EmmetParams]:
     return ledger, enough
 
 
+def told(lm: LM, ledger: Ledger, edit: Edit) -> list[bool]:
+    """Whether each fact of an edit is said with it."""
+    with lm.active(Ledger((*ledger.edits, edit)).patches()):
+        _, asked = finish(ask_all(lm, edit.requests))
+    return [took(fact, a.answer) for fact, a in zip(edit.requests, asked, strict=True)]
+
+
 @pytest.mark.parametrize("method", ["emmet", "r-rome"])
 def test_facts_that_are_not_said_are_inserted_anew(method: str, text: str) -> None:
     lm = shared_lm("llama")
@@ -239,18 +246,15 @@ def test_facts_that_are_not_said_are_inserted_anew(method: str, text: str) -> No
         seen.extend(requests)
         return inserted(lm, requests, get(method), params)
 
-    _, (same, before) = finish(sought_again(lm, ledger, edit, None, again))
+    _, same = finish(sought_again(lm, ledger, edit, None, again))
     assert same is edit
-    said = [took(fact, a.answer) for fact, a in zip(edit.requests, before, strict=True)]
+    said = told(lm, ledger, edit)
     assert 0 < sum(said) < len(SAYABLE)
-    _, (better, after) = finish(sought_again(lm, ledger, edit, insert, again))
+    _, better = finish(sought_again(lm, ledger, edit, insert, again))
     assert seen == [fact for fact, done in zip(edit.requests, said, strict=True) if not done]
-    assert all(took(f, a.answer) for f, a in zip(better.requests, after, strict=True))
     assert better.requests == edit.requests == SAYABLE
     assert (better.id, better.supersedes) == (edit.id, edit.supersedes)
-    with lm.active(Ledger((*ledger.edits, better)).patches()):
-        _, asked = finish(ask_all(lm, SAYABLE))
-    assert all(took(f, a.answer) for f, a in zip(SAYABLE, asked, strict=True))
+    assert all(told(lm, ledger, better))
 
 
 def test_a_round_that_makes_it_worse_is_not_kept(text: str) -> None:
@@ -262,7 +266,7 @@ def test_a_round_that_makes_it_worse_is_not_kept(text: str) -> None:
     def nothing(requests: Sequence[Request]) -> Generator[Event, None, list[Edit]]:
         return inserted(lm, requests, get("emmet"), dataclasses.replace(hp, steps=1))
 
-    _, (same, _) = finish(sought_again(lm, ledger, edit, nothing, again))
+    _, same = finish(sought_again(lm, ledger, edit, nothing, again))
     assert same is edit
 
 
