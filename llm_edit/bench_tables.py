@@ -152,6 +152,8 @@ def _run_each(
               help="Solve them again after every K edits, and go on from there.")  # fmt: skip
 @click.option("--again", type=click.IntRange(min=0), default=0, metavar="ROUNDS",
               help="Then insert facts that are not said anew, so often at most.")  # fmt: skip
+@click.option("--ridge", type=click.FloatRange(min=0), default=0.1, show_default=True,
+              help="How exactly facts are asked for when solved again: as of resolve.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
 @click.option("--methods", default="", help="Names with commas between; default: --method.")
@@ -167,6 +169,7 @@ def sequence_command(
     resolve: bool,
     resolve_every: int | None,
     again: int,
+    ridge: float,
     text: str,
     methods: str,
     arms: dict[str, dict[str, str]],
@@ -198,6 +201,7 @@ def sequence_command(
         resolve=resolve,
         every=resolve_every or 0,
         again=again,
+        ridge=ridge,
         text=text,
     )
     run = partial(sequence.run, lm, found.records)

@@ -46,6 +46,7 @@ class Settings:
     resolve  ask once more with the closed-form edits solved again together
     every    solve them again after every so many edits, and go on from there; 0: never
     again    rounds in which facts that are not said then are inserted anew
+    ridge    how exactly they are asked for when solved again: see `ResolveParams`
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
     """
@@ -57,6 +58,7 @@ class Settings:
     resolve: bool = False
     every: int = 0
     again: int = 0
+    ridge: float = ResolveParams.ridge
     text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
@@ -72,6 +74,7 @@ class Settings:
             "resolve": self.resolve,
             "prose": self.text,
             **({"every": self.every, "again": self.again} if self.every else {}),
+            **({"ridge": self.ridge} if self.every or self.resolve else {}),
         }
 
 
@@ -102,11 +105,11 @@ def run(
         if edit is not None:
             ledger.apply(edit)
         if settings.every and number % settings.every == 0:
-            again = _same_text(hp, settings.again)
+            again = _as_asked(hp, settings, settings.again)
             yield from _solve_again(lm, ledger, insert, again, f"solved:{number}", results)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
-            yield from _look(lm, ledger, facts, settings, results, _same_text(hp))
+            yield from _look(lm, ledger, facts, settings, results, _as_asked(hp, settings))
 
 
 def _edit(
@@ -178,10 +181,10 @@ def _look(
         results.add(key, {**state, "seconds": seconds})
 
 
-def _same_text(hp: Any, again: int = 0) -> ResolveParams:
-    """What C is measured on, as the method has it."""
+def _as_asked(hp: Any, settings: Settings, again: int = 0) -> ResolveParams:
+    """With C measured on what the method has it measured on."""
     own = {k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)}
-    return ResolveParams(again=again, **own)
+    return ResolveParams(again=again, ridge=settings.ridge, **own)
 
 
 def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:

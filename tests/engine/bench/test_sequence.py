@@ -113,6 +113,19 @@ def test_a_session_goes_on_from_what_was_solved_again(
     assert renewed["at:3"]["p_new"] != pytest.approx(plain["resolved:3"]["p_new"], rel=1e-4)
 
 
+def test_solved_again_less_exactly_the_weights_grow_less(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    grown = []
+    for ridge in (0.0, 100.0):
+        settings = sequence.Settings(
+            method="emmet", overrides=overrides, at=(2,), resolve=True, ridge=ridge
+        )
+        rows = measured(lm, data, tmp_path / f"{ridge}.jsonl", settings).rows
+        grown.append(rows["resolved:3"]["weight"])
+    assert grown[1] < 0.5 * grown[0]
+
+
 def test_what_was_solved_again_is_kept_with_the_facts_inserted_anew(
     lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
 ) -> None:
