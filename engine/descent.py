@@ -97,18 +97,18 @@ def descend(
         if project is not None:
             project()
     if not all(bool(each.isfinite().all()) for each in parameters):
-        raise _diverged(f"step {len(losses)} gave values that are no numbers")
+        raise diverged(f"step {len(losses)} gave values that are no numbers")
     if losses[-1] > losses[0]:
-        raise _diverged(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
+        raise diverged(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
     return Descent(tuple(losses), p_new)
 
 
 def check(first: float, last: float, step: int) -> None:
     """Raises DivergedLoss for a last loss that is no number, or far above the first."""
     if not math.isfinite(last):
-        raise _diverged(f"the loss became {last} at step {step}")
+        raise diverged(f"the loss became {last} at step {step}")
     if last > first + _FAR:
-        raise _diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}")
+        raise diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}")
 
 
 def p_old(examples: Sequence[Example], log_p: Sequence[Tensor]) -> float:
@@ -122,5 +122,5 @@ def p_old(examples: Sequence[Example], log_p: Sequence[Tensor]) -> float:
     return sum(found) / len(found) if found else math.nan
 
 
-def _diverged(what: str) -> DivergedLoss:
+def diverged(what: str) -> DivergedLoss:
     return DivergedLoss(f"{what}; the model is as it was.", "Lower the rate: --hp lr=...")

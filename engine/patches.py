@@ -61,8 +61,8 @@ class LowRank:
 
     def norm(self) -> float:
         """‖AB‖_F, from the r × r Gram matrices."""
-        gram = (self.A.T @ self.A) @ (self.B @ self.B.T)
-        return float(gram.diagonal().sum().clamp_min(0).sqrt())
+        squared = (self.A.T @ self.A * (self.B @ self.B.T)).sum()
+        return float(squared.clamp_min(0).sqrt())
 
     def moved(self, keys: Tensor) -> Tensor:
         """Δk [..., out] for keys [..., in]."""

@@ -5,7 +5,7 @@ the earlier ones' keys a little; where one of those is dropped, what the later o
 gone. From the keys that their patches keep, and where those were to go from the unedited map, one
 system per site gives every fact what it asked for at once (`closed_form.resolve`). Facts that are
 not said even then can be inserted anew beside the others (`again`): what they asked for, they asked
-of a model that is another by now.
+of a model that is another by now. Or what all of them are moved by is fitted together (`fit`).
 
 The outcome is an edit like any other, which supersedes those it was made from: undo takes it
 off, and they act again.
@@ -23,12 +23,13 @@ import torch
 
 from . import alarms, closed_form
 from .batch import ask_all, judged, said_all, said_metric, verdict_of
-from .config import COMMAND_LINE, HParams, Source, build
+from .config import COMMAND_LINE, Source, build
 from .correct import hparams_of, method_of
 from .edit import Edit, new_id
 from .errors import BadRequest, EditFailed
 from .evaluate.probes import fluency, prose
 from .events import EditPlanned, Event, Finding, Loading, Metric, Note
+from .fitting import FitParams, fitted
 from .ledger import RESOLVED, Ledger
 from .methods import MethodInfo
 from .outcome import Clock, Outcome, concluded, provenance_of
@@ -42,14 +43,15 @@ SHOWN = 8  # facts named in the log and on the screen
 
 NOT_SAID = (
     "What is not said can be inserted anew beside the others: "
-    "/resolve 2, or llm-edit resolve --again 2."
+    "/resolve 2, or llm-edit resolve --again 2. Many facts can be fitted together: "
+    "/resolve fit, or llm-edit resolve --fit 100."
 )
 
 Insert = Callable[[Sequence["Request"]], Generator[Event, None, list[Edit]]]  # not in the ledger
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolveParams(HParams):
+class ResolveParams(FitParams):
     """How exactly the facts are asked for, against what ordinary keys are worth."""
 
     ridge: float = 0.1  # 0: exactly; 1: as MEMIT
@@ -57,10 +59,10 @@ class ResolveParams(HParams):
     method: str = "memit"  # ... with this method, as it is set for the model
     weight: float | None = None  # λ; None: relative_weight · d_ff
     relative_weight: float = 1.0
-    text: str = "wikipedia-vital"
     tokens: int = 60_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.weight is not None and not self.weight > 0:
             raise ValueError(f"'weight' must be above 0, not {self.weight!r}.")
         if self.ridge < 0 or self.again < 0:
@@ -88,14 +90,14 @@ def resolve(
     """One edit in place of all that are `resolvable`, in the ledger when this returns.
 
     Its facts are asked before and after. Raises BadRequest when fewer than two edits can be
-    solved again (one is enough where facts are to be inserted anew), BadSetting,
+    solved again (one is enough where facts are to be inserted anew or fitted), BadSetting,
     SingularCovariance, EditFailed.
     """
     clock = Clock()
     given = Source(COMMAND_LINE, overrides or {})
     hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     replaced = resolvable(ledger)
-    if len(replaced) < (1 if hp.again else 2):
+    if len(replaced) < (1 if hp.again or hp.fit else 2):
         raise BadRequest(
             f"{len(replaced)} of the acting edits can be solved again; it takes two.",
             "Methods with a closed form keep what that needs: see docs/closed-form.md.",
@@ -114,10 +116,9 @@ def resolve(
         before = yield from ask_all(lm, requests)
         perplexity = fluency(lm)
         clock.lap("probes")
-    edit = yield from solved_again(lm, edits, hp, beside=_beside(ledger))
-    edit = dataclasses.replace(edit, id=made, supersedes=tuple(e.id for e in replaced))
-    edit = yield from sought_again(lm, ledger, edit, insert, hp)
-    edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
+    edit = yield from renewed(lm, ledger, edits, insert, hp)
+    provenance = provenance_of(lm, edit, sources, seed)
+    edit = dataclasses.replace(edit, id=made, provenance=provenance)
     clock.lap("edit")
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         answers = yield from ask_all(lm, requests)
@@ -125,7 +126,7 @@ def resolve(
         warnings = alarms.warnings(lm, lm.patches, now)
     clock.lap("probes")
     facts = judged(requests, before, answers)
-    if not (hp.again or all(fact.success for fact in facts)):
+    if not (hp.again or hp.fit or all(fact.success for fact in facts)):
         warnings.append(NOT_SAID)
     metrics = [
         said_metric(facts),
@@ -157,6 +158,25 @@ def _beside(ledger: Ledger) -> list[Patch]:
     """The patches that go on acting beside what is solved again."""
     solvable = {edit.id for edit in resolvable(ledger)}
     return [patch for edit in ledger.acting if edit.id not in solvable for patch in edit.patches]
+
+
+def renewed(
+    lm: LM, ledger: Ledger, edits: Sequence[Edit], insert: Insert | None, hp: ResolveParams
+) -> Generator[Event, None, Edit]:
+    """One edit in place of all of the ledger's that are `resolvable`: solved, sought and fitted.
+
+    edits   what is to be said of them: see `standing`
+    insert  how facts that are not said are inserted anew; None: they are not
+    Raises SingularCovariance, EditFailed, BadSetting.
+    """
+    beside = _beside(ledger)
+    edit = yield from solved_again(lm, edits, hp, beside)
+    edit = dataclasses.replace(edit, supersedes=tuple(e.id for e in resolvable(ledger)))
+    edit = yield from sought_again(lm, ledger, edit, insert, hp)
+    if hp.fit:
+        with lm.active(beside):
+            edit = yield from fitted(lm, edit, hp)
+    return edit
 
 
 def solved_again(
@@ -274,7 +294,7 @@ def _planned(
         target="",
         old=None,
         sites=sites,
-        steps=0,
+        steps=hp.fit,
         subject_token="",
         subject_position=-1,
         contexts=(),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SEQUENCE = 128  # tokens of a text that are read: editing prompts are short too
 BATCH = 16  # texts at a time: short enough a slice for a waiting job
+HELD_OUT = 40  # last passages of a text, for benchmarks to measure perplexity on
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,6 +154,8 @@ def _run_each(
               help="Then insert facts that are not said anew, so often at most.")  # fmt: skip
 @click.option("--ridge", type=click.FloatRange(min=0), default=0.1, show_default=True,
               help="How exactly facts are asked for when solved again: as of resolve.")  # fmt: skip
+@click.option("--fit", type=click.IntRange(min=0), default=0, metavar="STEPS",
+              help="Then fit all facts together, so long: as of resolve.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
 @click.option("--methods", default="", help="Names with commas between; default: --method.")
@@ -170,6 +172,7 @@ def sequence_command(
     resolve_every: int | None,
     again: int,
     ridge: float,
+    fit: int,
     text: str,
     methods: str,
     arms: dict[str, dict[str, str]],
@@ -185,6 +188,8 @@ def sequence_command(
     """
     if again and not resolve_every:
         raise click.UsageError("--again goes with --resolve-every.")
+    if fit and not (resolve or resolve_every):
+        raise click.UsageError("--fit goes with --resolve or --resolve-every.")
     if plots:
         pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or leave out --plot.")
     from engine.evaluate import datasets
@@ -202,6 +207,7 @@ def sequence_command(
         every=resolve_every or 0,
         again=again,
         ridge=ridge,
+        fit=fit,
         text=text,
     )
     run = partial(sequence.run, lm, found.records)

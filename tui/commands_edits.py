@@ -17,6 +17,7 @@ MARKS = {
     "superseded": "superseded",
 }  # fmt: skip
 EDIT_HEAD = ("#", "state", "method", "fact", "took")
+FIT = "100"  # steps of `/resolve fit`
 
 
 def counted(argument: str) -> int:
@@ -106,7 +107,12 @@ def _drop(front: Front, argument: str) -> None:
 
 
 def _resolve(front: Front, argument: str) -> None:
-    front.run(front.assistant.resolve({"again": str(counted(argument))} if argument else {}))
+    word, _, steps = argument.partition(" ")
+    if word == "fit":
+        hp = {"fit": str(counted(steps.strip() or FIT))}
+    else:
+        hp = {"again": str(counted(argument))} if argument else {}
+    front.run(front.assistant.resolve(hp))
 
 
 def _edits(front: Front, argument: str) -> None:
@@ -133,8 +139,8 @@ COMMANDS = (
             help="put the last undone edit back, or the last N"),
     Command(name="drop", argument="N", handler=_drop, complete=_standing, unavailable=no_active,
             help="take edit N off and leave the others"),
-    Command(name="resolve", argument="[N]", handler=_resolve, unavailable=_none_to_solve,
-            help="solve the edits again as one; N: rounds for facts not said"),
+    Command(name="resolve", argument="[N|fit]", handler=_resolve, unavailable=_none_to_solve,
+            help="solve the edits again as one; N: rounds for facts not said; fit: many facts"),
     Command(name="edits", argument="[N]", handler=_edits, complete=_all, unavailable=_no_edits,
             help="list the edits of this session, or say what edit N did"),
 )  # fmt: skip

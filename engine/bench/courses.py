@@ -34,6 +34,7 @@ def side_by_side(files: Mapping[str, Results]) -> str:
     numbers = sorted({number for course in found.values() for number in course})
     tables = [
         _table("all said so far, free decoding (%)", found, numbers[1:], _said),
+        _table("of their paraphrases (%)", found, numbers[1:], _rephrased),
         _table("perplexity", found, numbers, lambda row: rounded(row["perplexity"], 4)),
         _table("‖Δ‖/‖W‖, the largest of all weights", found, numbers[1:], _weight),
     ]
@@ -59,7 +60,11 @@ def _table(
 
 
 def _said(row: JsonDict) -> str:
-    return percent(Estimate(*(row["said"][k] for k in ("mean", "low", "high", "n"))))
+    return percent(Estimate(**row["said"]))
+
+
+def _rephrased(row: JsonDict) -> str:
+    return percent(Estimate(**row["rephrased"])) if "rephrased" in row else "-"
 
 
 def _weight(row: JsonDict) -> str:

@@ -152,20 +152,17 @@ def chat_table(results: Results) -> str:
 def sequence_table(results: Results) -> str:
     """After so many edits: what is left of all of them, and of the model."""
     found = sequence.summary(results)
-    rows = [
-        ["edits", "all said, free decoding (%)", "first 10", "last 10", "perplexity", "‖Δ‖/‖W‖"]
-    ]
+    said = ["all said, free decoding (%)", "paraphrases", "first 10", "last 10"]
+    rows = [["edits", *said, "perplexity", "‖Δ‖/‖W‖"]]
     for key, row in found["states"].items():
         name, _, number = key.partition(":")
         label = number if name == "at" else f"{number}, solved again"
         if "said" not in row:
-            rows.append([label, "-", "-", "-", rounded(row.get("perplexity")), "-"])
+            rows.append([label, *"----", rounded(row.get("perplexity")), "-"])
             continue
-        said = Estimate(*(row["said"][k] for k in ("mean", "low", "high", "n")))
+        shares = (percent(Estimate(**row[k])) if k in row else "-" for k in ("said", "rephrased"))
         cohorts = (f"{100 * row[k]:.0f}" for k in ("first", "last"))
-        rows.append(
-            [label, percent(said), *cohorts, rounded(row["perplexity"]), rounded(row["weight"])]
-        )
+        rows.append([label, *shares, *cohorts, rounded(row["perplexity"]), rounded(row["weight"])])
     t = found["seconds"]
     times = f"Seconds per edit: median {t['median']:.2f}, p95 {t['p95']:.2f}. "
     return "\n\n".join(

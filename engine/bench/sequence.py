@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..alarms import growth
-from ..batch import ask_all, took
+from ..batch import ask_all, said_all, took
 from ..edit import Edit
 from ..errors import BadInput, EditFailed, LLMEditError
 from ..evaluate.bootstrap import estimate, percentile
@@ -28,14 +28,13 @@ from ..ledger import Ledger
 from ..lm import LM
 from ..methods import get
 from ..requests import Request
-from ..resolve import Insert, ResolveParams, inserted, resolvable, solved_again, sought_again
-from ..statistics import SEQUENCE, text_of
+from ..resolve import Insert, ResolveParams, inserted, renewed, resolvable
+from ..statistics import HELD_OUT, SEQUENCE, text_of
 from .once import described, hparams
 from .results import JsonDict, Results
 
 AT = (1, 10, 30, 100, 300, 1000)
 _COHORT = 10  # the first and the last so many facts
-_PASSAGES = 40  # of a text, its last ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class Settings:
     every    solve them again after every so many edits, and go on from there; 0: never
     again    rounds in which facts that are not said then are inserted anew
     ridge    how exactly they are asked for when solved again: see `ResolveParams`
+    fit      steps in which all are then fitted together
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
     """
@@ -59,6 +59,7 @@ class Settings:
     every: int = 0
     again: int = 0
     ridge: float = ResolveParams.ridge
+    fit: int = 0
     text: str = ""
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
@@ -74,7 +75,7 @@ class Settings:
             "resolve": self.resolve,
             "prose": self.text,
             **({"every": self.every, "again": self.again} if self.every else {}),
-            **({"ridge": self.ridge} if self.every or self.resolve else {}),
+            **({"ridge": self.ridge, "fit": self.fit} if self.every or self.resolve else {}),
         }
 
 
@@ -89,6 +90,7 @@ def run(
     if not records:
         raise BadInput("there are no records to run.", "--n must be at least 1.")
     hp = hparams(lm, settings.method, settings.overrides, settings.seed)
+    again = _as_asked(hp, settings)
     info, kept = get(settings.method), results.path.with_suffix(".edits")
     insert = partial(inserted, lm, info=info, hp=hp) if settings.again else None
     if "at:0" not in results.rows:
@@ -105,11 +107,10 @@ def run(
         if edit is not None:
             ledger.apply(edit)
         if settings.every and number % settings.every == 0:
-            again = _as_asked(hp, settings, settings.again)
             yield from _solve_again(lm, ledger, insert, again, f"solved:{number}", results)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
         if number in settings.at or number == len(records):
-            yield from _look(lm, ledger, facts, settings, results, _as_asked(hp, settings))
+            yield from _look(lm, ledger, facts, settings, results, again)
 
 
 def _edit(
@@ -145,9 +146,7 @@ def _solve_again(
     if key not in results.rows and len(resolvable(ledger)) > 1:
         began, error = time.perf_counter(), ""
         try:
-            edit = yield from solved_again(lm, resolvable(ledger), hp)
-            if insert is not None:
-                edit = yield from sought_again(lm, ledger, edit, insert, hp)
+            edit = yield from renewed(lm, ledger, resolvable(ledger), insert, hp)
             _save(kept, key, edit)
         except EditFailed as failed:
             error = str(failed)
@@ -172,7 +171,7 @@ def _look(
     if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
         began = time.perf_counter()
         try:
-            edit = yield from solved_again(lm, resolvable(ledger), again)
+            edit = yield from renewed(lm, ledger, resolvable(ledger), None, again)
         except LLMEditError as error:
             results.add(key, {"n": len(facts), "error": str(error)})
             return
@@ -181,10 +180,10 @@ def _look(
         results.add(key, {**state, "seconds": seconds})
 
 
-def _as_asked(hp: Any, settings: Settings, again: int = 0) -> ResolveParams:
+def _as_asked(hp: Any, settings: Settings) -> ResolveParams:
     """With C measured on what the method has it measured on."""
     own = {k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)}
-    return ResolveParams(again=again, ridge=settings.ridge, **own)
+    return ResolveParams(again=settings.again, ridge=settings.ridge, fit=settings.fit, **own)
 
 
 def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
@@ -192,7 +191,7 @@ def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
     if not text:
         return fluency(lm)
     passages = (yield from text_of(text)).passages
-    return perplexity(lm, passages[-_PASSAGES:], SEQUENCE)
+    return perplexity(lm, passages[-HELD_OUT:], SEQUENCE)
 
 
 def _state(
@@ -201,6 +200,7 @@ def _state(
     """Of all facts so far, on the model as it is."""
     with lm.active(ledger.patches()):
         answers = yield from ask_all(lm, facts)
+        rephrased = yield from _rephrased(lm, facts)
         fluent = yield from _perplexity(lm, text)
     said = [float(took(f, a.answer)) for f, a in zip(facts, answers, strict=True)]
     return {
@@ -208,10 +208,18 @@ def _state(
         "said": estimate(said).to_json(),
         "first": mean(said[:_COHORT]),
         "last": mean(said[-_COHORT:]),
+        **({"rephrased": estimate(rephrased).to_json()} if rephrased else {}),
         "p_new": mean([a.p_new for a in answers]),
         "perplexity": fluent,
         "weight": max(growth(lm, ledger.patches()).values(), default=0.0),
     }
+
+
+def _rephrased(lm: LM, facts: Sequence[Request]) -> Generator[Event, None, list[float]]:
+    """Of each fact that has paraphrases, the share that is answered as wanted."""
+    asked = [replace(fact, prompt=words) for fact in facts for words in fact.rephrases]
+    said = iter((yield from said_all(lm, asked)))
+    return [mean([float(next(said)) for _ in f.rephrases]) for f in facts if f.rephrases]
 
 
 def summary(results: Results) -> JsonDict:

@@ -264,7 +264,8 @@ def test_facts_that_resolve_leaves_unsaid_can_be_inserted_anew(
     common = ("resolve", "--model", model, "--json", "--hp", f"text={tmp_path / 'text.txt'}",
               "--hp", "tokens=2000")  # fmt: skip
     solved = run(*common)
-    assert solved.json["verdict"].endswith("/resolve 2, or llm-edit resolve --again 2.")
+    assert "/resolve 2, or llm-edit resolve --again 2." in solved.json["verdict"]
+    assert solved.json["verdict"].endswith("/resolve fit, or llm-edit resolve --fit 100.")
     assert "unknown method" in run(*common, "--again", 1, "--hp", "method=none-such").err
     own = config.own_file("emmet", model.name)
     own.parent.mkdir(parents=True)
@@ -275,6 +276,9 @@ def test_facts_that_resolve_leaves_unsaid_can_be_inserted_anew(
     row = anew.json
     assert (len(row["facts"]), row["supersedes"]) == (2, [solved.json["edit_id"]])
     assert "/resolve 2" not in row["verdict"]
+    fitted = run(*common, "--fit", 3)
+    assert len(fitted.json["facts"]) == 2, fitted.err
+    assert "/resolve fit" not in fitted.json["verdict"]
     replayed = run("replay", row["session"], "--execute")
     assert replayed.code == 0, replayed.out
 

@@ -273,11 +273,31 @@ def test_what_is_solved_again_is_said_to_hold_the_facts(make: Make, tmp_path: Pa
         "which do not act while #3 stands."
     )
     out = io.StringIO()
-    run_lines(
-        make(), ["/resolve", QUESTION, "/fix Australia => Paris", "/resolve many"], out=out, err=out
-    )
+    lines = ["/resolve", QUESTION, "/fix Australia => Paris", "/resolve many", "/resolve fit all"]
+    run_lines(make(), lines, out=out, err=out)
     assert "there is no edit to solve again." in out.getvalue()
     assert "'many' is no number from 1 on." in out.getvalue()
+    assert "'all' is no number from 1 on." in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("argument", "hp"),
+    [("", {}), ("2", {"again": "2"}), ("fit", {"fit": "100"}), ("fit  30", {"fit": "30"})],
+)
+def test_how_to_solve_again_can_be_said(
+    make: Make, argument: str, hp: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    solve = Assistant.resolve
+
+    def noted(assistant: Assistant, given: dict[str, str]) -> Any:
+        seen.append(given)
+        return solve(assistant)  # one edit: it takes two
+
+    monkeypatch.setattr(Assistant, "resolve", noted)
+    lines = [QUESTION, "/fix Australia => Paris", f"/resolve {argument}"]
+    run_lines(make(), lines, out=io.StringIO(), err=io.StringIO())
+    assert seen == [hp]
 
 
 def test_plain_mode_says_what_is_superseded_and_what_comes_back(make: Make) -> None:

@@ -209,7 +209,7 @@ def test_sequences_side_by_side_and_drawn(
     assert "| 1 " in heads[0]
     assert "| 3 " in heads[0]
     names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| no p")]
-    assert names.count("no past, solved again") == 3  # said, perplexity, growth
+    assert names.count("no past, solved again") == 4  # said, rephrased, perplexity, growth
     assert "past=False" in next(line for line in text.splitlines() if line.startswith("- no past"))
     drawn = picture.read_text(encoding="utf-8")
     assert drawn.count("<svg") == 1
