@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import hooks
+from . import contexts, hooks
 from .above import Above, Example, examples, nll
 from .config import HParams
 from .descent import check, diverged, p_old
@@ -74,27 +74,28 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
     if lm.encoder_decoder:
         raise BadSetting("fit: an encoder-decoder's text is not its own to go on with.")
     texts = _drawn(lm, (yield from text_of(hp.text)).passages, hp.fit * PASSAGES)
-    prompts = [[lm.prompt(request.prompt, chat=request.chat)] for request in edit.requests]
-    given = examples(lm, edit.requests, prompts)
+    prompts = [contexts.prompts(lm, request, ()) for request in edit.requests]
     patches = [patch for patch in edit.patches if isinstance(patch, LowRank)]
     A = [patch.A.to(lm.device, torch.float32, copy=True).requires_grad_() for patch in patches]
-    above = Above(lm, given, _lowest(lm, patches))
-    lacking = yield from _looked(lm, above, _with(patches, A))
+    B = [patch.B.to(lm.device, torch.float32) for patch in patches]
+    above = Above(lm, examples(lm, edit.requests, prompts), _lowest(lm, patches))
+    lacking = yield from _looked(lm, above, patches)
 
-    rates = [hp.fit_lr * _size(a) for a in A]
-    groups = [{"params": [a], "lr": rate} for a, rate in zip(A, rates, strict=True)]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
+    optimiser = torch.optim.Adam(
+        [{"params": [a], "lr": hp.fit_lr * _size(a)} for a in A], betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: _pace(done, hp.fit))
     sampler, losses = random.Random(0), list[float]()
     for step in range(1, hp.fit + 1):
-        chosen, now = _chosen(lacking, sampler), _with(patches, A)
+        chosen = _chosen(lacking, sampler)
         some = [above.examples[i] for i in chosen]
-        acting = changes(now, lm.device)
+        now = [LowRank(p.site, a, b) for p, a, b in zip(patches, A, B, strict=True)]
+        acting = changes(now, lm.device)  # anew: gradients reach A
         with hooks.patched(lm.model, acting):
             log_p = above.log_p(chosen)
         short = _short(log_p, some)
-        kl = _text_kl(lm, acting, texts[(step - 1) * PASSAGES :][:PASSAGES])
-        loss = short.mean() + hp.text_weight * kl
+        kl = hp.text_weight * _text_kl(lm, acting, texts[(step - 1) * PASSAGES :][:PASSAGES])
+        loss = short.mean() + kl
         losses.append(float(loss.detach()))
         check(losses[0], losses[-1], step)
         lacking.update(zip(chosen, short.tolist(), strict=True))
@@ -118,11 +119,6 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
         patches=tuple(_moved(p, a.detach().to(p.A)) for p, a in zip(patches, A, strict=True)),
         numbers={**edit.numbers, "fit": losses},
     )
-
-
-def _with(patches: Sequence[LowRank], A: Sequence[Tensor]) -> list[LowRank]:
-    """The patches with these in place of their own A, which gradients reach."""
-    return [LowRank(patch.site, a, patch.B) for patch, a in zip(patches, A, strict=True)]
 
 
 def _moved(patch: LowRank, A: Tensor) -> LowRank:
@@ -175,7 +171,7 @@ def _drawn(lm: LM, passages: Sequence[str], wanted: int) -> list[tuple[int, ...]
 def _looked(
     lm: LM, above: Above, patches: Sequence[LowRank]
 ) -> Generator[Event, None, dict[int, float]]:
-    """What each fact lacks to begin with, by its row."""
+    """What each example lacks to begin with, by its row."""
     found: dict[int, float] = {}
     rows = list(range(len(above.examples)))
     for start in range(0, len(rows), FACTS):
