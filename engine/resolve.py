@@ -289,7 +289,7 @@ def _planned(
     return EditPlanned(
         edit=edit,
         method=RESOLVED,
-        prompt=f"{len(edits)} edits, solved again together",
+        prompt=f"{_edits(edits)}, solved again together",
         subject=None,
         target="",
         old=None,
@@ -302,6 +302,10 @@ def _planned(
     )
 
 
+def _edits(edits: Sequence[Edit]) -> str:
+    return "1 edit" if len(edits) == 1 else f"{len(edits)} edits"
+
+
 def _told(requests: Sequence[Request], edits: Sequence[Edit], sites: tuple[str, ...]) -> Finding:
     """What is solved again. The facts are no numbers: their rows have none."""
     left = len(requests) - SHOWN
@@ -309,7 +313,7 @@ def _told(requests: Sequence[Request], edits: Sequence[Edit], sites: tuple[str, 
     return Finding(
         name="facts",
         title="Solved again",
-        text=f"{len(requests)} facts of {len(edits)} edits, at {', '.join(sites)}",
+        text=f"{len(requests)} facts of {_edits(edits)}, at {', '.join(sites)}",
         rows=tuple(
             {"label": label, "value": None}
             for label in (*facts, *([f"and {left} more"] if left > 0 else []))

@@ -188,6 +188,11 @@ class ScriptedAssistant(ScriptedPast):
             turn = TurnView(id="", question=question, answer=self._answer(question))
         return self._submit("correct", lambda: self._correct(target, turn, subject, method))
 
+    def resolve(self, hp=None):
+        self.calls.append(("resolve", hp))
+        turn = TurnView(id="", question="2 edits, solved again together", answer="")
+        return self._submit("correct", lambda: self._correct("", turn, "", "resolve"))
+
     def propose(self, turn=None):
         return self._submit("propose", lambda: self._propose(turn))
 

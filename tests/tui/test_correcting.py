@@ -176,6 +176,21 @@ async def test_a_method_without_a_loss_shows_what_it_found(opened: Opened) -> No
         assert "Neurons found: 12 in layers 8–11" in screen_text(pilot)
 
 
+async def test_edits_solved_again_are_watched_too(opened: Opened) -> None:
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        await ask(pilot, "/resolve fit 20")
+        assert pilot.app.assistant.calls[-1] == ("resolve", {"fit": "20"})
+        pane = pilot.app.screen.query_one(EditPane)
+        assert str(pane.border_title) == "Edit 2 · resolve · layer 6"
+        shown = screen_text(pilot)
+        assert "2 edits, solved again together" in shown
+        assert "→ Canberra" not in shown
+        assert "20 steps · " in shown
+
+
 async def test_the_subject_is_suggested_and_can_be_changed(opened: Opened) -> None:
     async with opened() as pilot:
         await ask(pilot)

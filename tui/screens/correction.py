@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.events import Problem
+from engine.events import EditPlanned, Problem
 from engine.worker import Job
 
 from ..edit_state import EditState
@@ -110,6 +110,14 @@ class Corrections:
     def begin(self, target: str, **about: Any) -> Job[Any]:
         """Start a correction (arguments as for `Assistant.correct`) and watch it."""
         return self.watch(self.app.assistant.correct(target, **about), target, **about)
+
+    def solving(self, job: Job[Any], planned: EditPlanned) -> None:
+        """Show that the session's edits are solved again: what it is about comes with the plan."""
+        self.job = job
+        state = EditState(
+            question=planned.prompt, target="", old="", method=planned.method, number=0
+        )
+        self.app.chat.watch_correction(state)
 
     def watch(
         self, job: Job[Any], target: str = "", *, turn: TurnView | None = None, **about: Any

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.events import Event, JobEnded, Loading, Note, Problem, Token
+from engine.events import EditPlanned, Event, JobEnded, Loading, Note, Problem, Token
+from engine.ledger import RESOLVED
 from engine.worker import Job
 
 from ..edit_state import stage_text
@@ -103,6 +104,9 @@ def _ask(app: EditApp, job: Job[Any], events: list[Event]) -> None:
 
 
 def _correct(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    for event in events:
+        if isinstance(event, EditPlanned) and event.method == RESOLVED:
+            app.corrections.solving(job, event)
     if app.corrections.job is job:
         app.chat.take_edit(events)
     said = "".join(e.text for e in events if isinstance(e, Token))

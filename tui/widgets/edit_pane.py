@@ -168,6 +168,8 @@ class EditPane(Vertical):
 
     def _change(self, state: EditState) -> Text:
         old, new = state.change
+        if not (old or new):  # of many facts
+            return Text()
         room = max(8, self.size.width - 4)
         short = clip(old, max(6, room - len(new) - 3)) if old else "…"
         return Text.assemble((short, "dim"), " → ", (clip(new, room), "bold"))
