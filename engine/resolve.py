@@ -23,7 +23,7 @@ import torch
 
 from . import alarms, closed_form
 from .batch import ask_all, judged, said_all, said_metric, verdict_of
-from .config import COMMAND_LINE, Source, build
+from .config import COMMAND_LINE, Source, as_texts, build
 from .correct import hparams_of, method_of
 from .edit import Edit, new_id
 from .errors import BadRequest, EditFailed
@@ -56,7 +56,7 @@ class ResolveParams(FitParams):
 
     ridge: float = 0.1  # 0: exactly; 1: as MEMIT
     again: int = 0  # rounds in which facts that are not said are inserted anew ...
-    method: str = "memit"  # ... with this method, as it is set for the model
+    method: str = "memit"  # ... with this method, set as for its last edit or for the model
     weight: float | None = None  # λ; None: relative_weight · d_ff
     relative_weight: float = 1.0
     tokens: int = 60_000
@@ -108,7 +108,7 @@ def resolve(
     if not edits:
         raise BadRequest("later edits answer every fact of those that can be solved again.")
     requests = [request for edit in edits for request in edit.requests]
-    insert = _insert(lm, requests[0], hp, seed) if hp.again else None
+    insert = _insert(lm, ledger, requests[0], hp, seed) if hp.again else None
     sites, made = _sites(edits), edit_id or new_id()
     yield _planned(made, edits, sites, hp)
     yield _told(requests, edits, sites)
@@ -234,9 +234,11 @@ def sought_again(
     return best
 
 
-def _insert(lm: LM, request: Request, hp: ResolveParams, seed: int) -> Insert:
+def _insert(lm: LM, ledger: Ledger, request: Request, hp: ResolveParams, seed: int) -> Insert:
+    """As the last edit by the method was made; where there is none, as it is set for the model."""
     info = method_of(lm, request, hp.method)
-    own, _ = hparams_of(lm, info, {}, seed)
+    made = [edit.hparams for edit in ledger.edits if edit.method == info.name]
+    own, _ = hparams_of(lm, info, as_texts(made[-1]) if made else {}, seed)
     return partial(inserted, lm, info=info, hp=own)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from engine.errors import BadRequest, BadSetting, UnknownName
 from engine.events import EditApplied, EditPlanned, Event, Finding, Note
 from engine.ledger import Ledger
 from engine.lm import LM
-from engine.methods import get
+from engine.methods import MethodInfo, get
 from engine.methods.emmet import EmmetParams, emmet
 from engine.methods.rome import RomeParams, r_rome
 from engine.patches import Dense, LowRank
@@ -275,6 +276,25 @@ def test_the_method_for_facts_inserted_anew_is_known_before_anything_is_done(tex
     ledger = one_by_one(lm, text)
     with pytest.raises(UnknownName, match="no-such"):
         finish(resolve(lm, ledger, overrides={"again": "1", "method": "no-such"}))
+
+
+def test_facts_are_inserted_anew_as_the_last_edit_was_made(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = shared_lm("llama")
+    ledger, hp = short(lm, text)
+    ledger.apply(dataclasses.replace(ledger.edits[0], id="other", method="memit"))
+    seen: list[object] = []
+
+    def noted(lm: LM, requests: Sequence[Request], info: MethodInfo, hp: object) -> Any:
+        seen.append(hp)
+        return inserted(lm, requests, info, hp)
+
+    monkeypatch.setattr("engine.resolve.inserted", noted)
+    given = {"again": "1", "method": "emmet", "text": text, "tokens": "10000"}
+    _, outcome = finish(resolve(lm, ledger, overrides=given))
+    assert seen[:1] == [hp]
+    assert len(outcome.edit.requests) == len(SAYABLE)
 
 
 def test_a_fact_of_a_batch_that_was_corrected_since_is_left_out(text: str) -> None:
