@@ -103,12 +103,15 @@ def descend(
     return Descent(tuple(losses), p_new)
 
 
-def check(first: float, last: float, step: int) -> None:
-    """Raises DivergedLoss for a last loss that is no number, or far above the first."""
+def check(first: float, last: float, step: int, rate: str = "lr") -> None:
+    """Raises DivergedLoss for a last loss that is no number, or far above the first.
+
+    rate  the setting to lower then
+    """
     if not math.isfinite(last):
-        raise diverged(f"the loss became {last} at step {step}")
+        raise diverged(f"the loss became {last} at step {step}", rate)
     if last > first + _FAR:
-        raise diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}")
+        raise diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}", rate)
 
 
 def p_old(examples: Sequence[Example], log_p: Sequence[Tensor]) -> float:
@@ -122,5 +125,5 @@ def p_old(examples: Sequence[Example], log_p: Sequence[Tensor]) -> float:
     return sum(found) / len(found) if found else math.nan
 
 
-def diverged(what: str) -> DivergedLoss:
-    return DivergedLoss(f"{what}; the model is as it was.", "Lower the rate: --hp lr=...")
+def diverged(what: str, rate: str = "lr") -> DivergedLoss:
+    return DivergedLoss(f"{what}; the model is as it was.", f"Lower the rate: --hp {rate}=...")

@@ -8,8 +8,7 @@ are drowned out. From there all A_l go downhill at once, on facts and on text:
     min_A   mean_i s_i  +  μ E_x KL(p(·|x) ‖ p_Δ(·|x)),     s = mean_t max(0, log σ − log p_Δ(y_t))
 
 s_i is what fact i lacks until each of its tokens has probability σ; x is running text, and p the
-model without edits. B_l stays, so that a step changes as little for ordinary keys as the solution
-itself does. Ours.
+model without edits. B_l stays: a step goes along the keys that the solution was found for. Ours.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
         kl = hp.text_weight * _text_kl(lm, acting, texts[(step - 1) * PASSAGES :][:PASSAGES])
         loss = short.mean() + kl
         losses.append(float(loss.detach()))
-        check(losses[0], losses[-1], step)
+        check(losses[0], losses[-1], step, "fit_lr")
         lacking.update(zip(chosen, short.tolist(), strict=True))
         yield EditStep(
             step=step,
@@ -113,7 +112,7 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
         optimiser.step()
         schedule.step()
     if not all(bool(a.isfinite().all()) for a in A):
-        raise diverged("the last step gave values that are no numbers")
+        raise diverged("the last step gave values that are no numbers", "fit_lr")
     return dataclasses.replace(
         edit,
         patches=tuple(_moved(p, a.detach().to(p.A)) for p, a in zip(patches, A, strict=True)),

@@ -181,8 +181,9 @@ def test_a_run_that_is_cancelled_or_diverges_leaves_the_model_as_it_was(text: st
     before, edit = state(lm.model), solved(lm)
     for count in (1, 3, 6):
         close_after(fitted(lm, edit, FitParams(fit=9, text=text)), count)
-    with pytest.raises(DivergedLoss, match="the model is as it was"):
+    with pytest.raises(DivergedLoss, match="the model is as it was") as raised:
         fit(lm, edit, fit=30, fit_lr=math.inf, text=text)
+    assert "--hp fit_lr=" in raised.value.remedy
     assert state(lm.model) == before
     for new, old in zip(edit.patches, solved(lm).patches, strict=True):
         assert torch.equal(new.delta(), old.delta())
