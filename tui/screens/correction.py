@@ -114,9 +114,7 @@ class Corrections:
     def solving(self, job: Job[Any], planned: EditPlanned) -> None:
         """Show that the session's edits are solved again: what it is about comes with the plan."""
         self.job = job
-        state = EditState(
-            question=planned.prompt, target="", old="", method=planned.method, number=0
-        )
+        state = EditState(question=planned.prompt, method=planned.method)
         self.app.chat.watch_correction(state)
 
     def watch(
