@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from engine.batch import ask_all, took
 from engine.bench import report, sequence
 from engine.bench.results import Results, environment
 from engine.evaluate import datasets
 from engine.events import EditPlanned
 from engine.lm import LM
+from engine.requests import Request
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
-from tests.engine.support import Bench, finish, state
+from tests.engine.support import Bench, finish, shared_lm, state
 from tests.tiny import save_tiny
 
 
@@ -140,6 +142,43 @@ def test_what_was_solved_again_is_kept_with_the_facts_inserted_anew(
     assert on.rows["solved:2"]["seconds"] == seconds  # not solved anew
     for name in ("p_new", "perplexity", "weight"):
         assert on.rows["at:3"][name] == pytest.approx(whole.rows["at:3"][name], rel=1e-6)
+
+
+def test_what_was_solved_again_can_be_fitted(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    likely = []
+    for fit in (0, 3):
+        settings = sequence.Settings(
+            method="emmet", overrides=overrides, at=(2,), resolve=True, every=2, fit=fit
+        )
+        rows = measured(lm, data, tmp_path / f"{fit}.jsonl", settings).rows
+        likely.append([rows[key]["p_new"] for key in ("at:2", "resolved:3")])
+    for plain, fitted in zip(*likely, strict=True):
+        assert fitted != pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.parametrize("option", ["--again", "--fit"])
+def test_how_to_solve_again_goes_with_solving_again(
+    option: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["bench", "sequence", "--data", str(data), option, "2"]) == 2
+    assert f"{option} goes with" in capsys.readouterr().err
+
+
+def test_paraphrases_are_asked_for_too() -> None:
+    lm = shared_lm("llama")
+    asked = ("The city of the Space Needle", "The capital of Australia", "The river of Emma")
+    answers = lm.answers([lm.prompt(words, chat=False) for words in asked], max_tokens=24)
+    targets = [" ".join(answer.split()[:count]) for answer in answers for count in (1, 2, 3, 4)]
+    facts = [Request(prompt="Emma", target_new=own, rephrases=asked) for own in targets]
+    facts.insert(1, Request(prompt="Emma", target_new="Canberra"))
+    _, found = finish(sequence._rephrased(lm, facts))
+    each = [dataclasses.replace(f, prompt=words) for f in facts for words in f.rephrases]
+    _, full = finish(ask_all(lm, each))
+    told = [took(fact, own.answer) for fact, own in zip(each, full, strict=True)]
+    assert found == pytest.approx([sum(told[i : i + 3]) / 3 for i in range(0, len(told), 3)])
+    assert 0 < sum(told) < len(told)
 
 
 def test_perplexity_is_measured_on_the_end_of_a_text(
