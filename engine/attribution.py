@@ -11,7 +11,8 @@ through every layer. The two agree to rounding.
 
 Most layers are so smooth in α that three readings come nearer to the integral than the paper's
 twenty. Which ones are not can be told, because Σ_i Attr_i = p(y | ā) - p(y | 0) (completeness,
-Sundararajan et al. 2017): those take the twenty.
+Sundararajan et al. 2017): those take the twenty. It can be told no better than p is known: a
+logit of 16 is rounded to an eighth in bfloat16, and p by as large a share.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from .lm import LM
 
 Ids = Sequence[int]
+Pair = tuple[int, int]  # a layer and the number of a prompt
 LOGITS = 2**23  # computed at a time, at most: rows share passes up to this many
+_LOGIT = 16  # of a token that is likely; its rounding is the share by which p is not known
 ROWS = 64  # of a pass, at most: more of them would run through layers below their own
 
 
@@ -84,59 +88,61 @@ def attributions(
 
     steps      m of the sum over equal steps
     tolerance  three readings do where what a layer's neurons add up to misses p(ā) - p(0) by no
-               more than this share of p(ā); None: equal steps everywhere
+               more than this share of p(ā), and what rounding may; None: equal steps everywhere
     Yields Loading(stage="neurons").
     """
     found = torch.zeros(len(prompts), lm.n_layers, lm.arch.mlp_width)
-    active = torch.zeros_like(found)
-    points = equal(steps) if tolerance is None else RADAU
     room = max(1, min(ROWS, LOGITS // lm.model.config.get_text_config().vocab_size))
-    done, total = 0, len(answer) * lm.n_layers * len(prompts)
+    every = [(layer, k) for layer in range(lm.n_layers) for k in range(len(prompts))]
+    rules = [(equal(steps), math.inf)]
+    if tolerance is not None:
+        rules.insert(0, (RADAU, tolerance + _LOGIT * torch.finfo(lm.dtype).eps))
+    done, total = 0, len(answer) * len(every)
     yield Loading(stage="neurons", done=0, total=total)
     for i, token in enumerate(answer):
-        for chunk in _chunks(len(prompts), room // len(points.at)):
-            run = _runner(lm, [prompts[k] for k in chunk], answer[:i], token, fast)
-            every = range(len(chunk))
-            if i == 0:
-                active[chunk.start : chunk.stop] = torch.stack(run.activations, 1).cpu()
-            for layers in _chunks(lm.n_layers, room // (len(chunk) * len(points.at))):
-                attr, p = _integrate(lm, run, every, layers, points)
-                if tolerance is not None:
-                    missed = attr.sum(2) - (run.p[:, None] - p[..., 0])
-                    for k, layer in enumerate(layers):
-                        rough = missed[:, k].abs() > tolerance * run.p
-                        for of in _chunked(rough.nonzero()[:, 0].tolist(), room // steps):
-                            one = range(layer, layer + 1)
-                            attr[of, k] = _integrate(lm, run, of, one, equal(steps))[0][:, 0]
-                found[chunk.start : chunk.stop, layers.start : layers.stop] += attr.cpu()
-                done += len(chunk) * len(layers)
+        run = _runner(lm, prompts, answer[:i], token, fast)
+        if i == 0:
+            active = torch.stack(run.activations, 1).cpu()
+        own, open_ = torch.zeros_like(found), every
+        for points, within in rules:
+            rough: list[Pair] = []
+            for pairs in _chunked(open_, room // len(points.at)):
+                attr, missed = _integrate(lm, run, pairs, points)
+                layers, of = zip(*pairs, strict=True)
+                own[of, layers] = attr.cpu()
+                far = [pair for pair, by in zip(pairs, missed.tolist(), strict=True) if by > within]
+                rough += far
+                done += len(pairs) - len(far)
                 yield Loading(stage="neurons", done=done, total=total)
-    return Attributions(found / len(answer), active)
+            open_ = rough
+        found += own / len(answer)
+    return Attributions(found, active)
 
 
 def _integrate(
-    lm: LM, run: _Last | _Whole, of: Sequence[int], layers: range, points: Points
+    lm: LM, run: _Last | _Whole, pairs: Sequence[Pair], points: Points
 ) -> tuple[Tensor, Tensor]:
-    """Attr [of, layers, d_ff] of some prompts, and p(y) [of, layers, points].
+    """Attr [n, d_ff] of n layers of prompts, and [n] by what share of p(ā) they miss p(ā) - p(0),
+    if 0 is the first point.
 
-    One pass for all: a row of it has one layer's activations scaled.
+    One pass for all, the lowest layers first: a row of it has one layer's activations scaled.
     """
-    n, m = len(of), len(points.at)
+    m, rows = len(points.at), range(len(pairs) * len(points.at))
     at = torch.tensor(points.at, device=lm.device)
     weights = torch.tensor(points.weights, device=lm.device)
-    plain = [run.activations[layer][list(of)] for layer in layers]  # [n, d_ff] each
-    leaves = [(a[:, None] * at[:, None]).flatten(0, 1).requires_grad_() for a in plain]
-    rows = [i for _ in layers for i in of for _ in range(m)]
+    plain = torch.stack([run.activations[layer][k] for layer, k in pairs])
+    leaf = (plain[:, None] * at[:, None]).flatten(0, 1).requires_grad_()
     with torch.enable_grad(), ExitStack() as stack:
-        for k, layer in enumerate(layers):
-            scaled = _put(leaves[k], slice(k * n * m, (k + 1) * n * m), len(rows))
+        for layer, group in groupby(rows, key=lambda row: pairs[row // m][0]):
+            its = list(group)
+            scaled = _put(leaf, slice(its[0], its[-1] + 1), len(rows))
             site = lm.site("mlp_out", layer)
             stack.enter_context(hooks.rewritten_input(lm.model, site, scaled))
-        p = run.probability(rows, layers.start)
-        gradients = torch.autograd.grad(p.sum(), leaves)
-    means = [(g.view(n, m, -1) * weights[:, None]).sum(1) for g in gradients]
-    attr = torch.stack([a * g for a, g in zip(plain, means, strict=True)], 1)
-    return attr, p.detach().view(len(layers), n, m).transpose(0, 1)
+        p = run.probability([pairs[row // m][1] for row in rows], pairs[0][0])
+        (gradient,) = torch.autograd.grad(p.sum(), leaf)
+    attr = plain * (gradient.view(len(pairs), m, -1) * weights[:, None]).sum(1)
+    whole, first = run.p[[k for _, k in pairs]], p.detach().view(-1, m)[:, 0]
+    return attr, (attr.sum(1) - (whole - first)).abs() / whole
 
 
 def _put(leaf: Tensor, rows: slice, count: int) -> Callable[[Tensor], Tensor]:
@@ -144,7 +150,7 @@ def _put(leaf: Tensor, rows: slice, count: int) -> Callable[[Tensor], Tensor]:
 
     def put(x: Tensor) -> Tensor:
         y = x.reshape(count, -1, x.shape[-1]).clone()
-        y[rows, -1] = leaf.to(y)
+        y[rows, -1] = leaf[rows].to(y)
         return y.view(x.shape)
 
     return put
@@ -246,13 +252,7 @@ def _ends(ids: Tensor) -> tuple[Tensor, Tensor]:
     return every, torch.full_like(every, ids.shape[1] - 1)
 
 
-def _chunked(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _chunked(items: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
     """Runs of `size` items, at least one long."""
     size = max(1, size)
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _chunks(count: int, size: int) -> Iterator[range]:
-    """0 ... count - 1 in runs of `size`, at least one long."""
-    size = max(1, size)
-    return (range(start, min(start + size, count)) for start in range(0, count, size))

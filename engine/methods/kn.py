@@ -250,9 +250,18 @@ def _embedding(lm: LM, token: int, hp: KnParams) -> Tensor:
         )
     e = weight[token].detach().float()
     if hp.relative:
-        e = e - weight.detach().mean(0, dtype=torch.float32)
+        e = e - _mean(lm, role, weight)
         e = e / e.norm().clamp_min(1e-12)
     return e.cpu()
+
+
+def _mean(lm: LM, role: str, weight: Tensor) -> Tensor:
+    """ē [d] float32, once per model."""
+    name = f"mean of {role}"
+    found = lm.kept.get(name)
+    if not isinstance(found, Tensor):
+        found = lm.kept[name] = weight.detach().mean(0, dtype=torch.float32)
+    return found
 
 
 def _planned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,14 @@ def test_layers_that_do_not_add_up_are_read_in_equal_steps() -> None:
         for layer in range(lm.n_layers):
             source = six if rough[k, layer] > middle else three
             assert agree(mixed[k, layer], source[k, layer])
+
+
+def test_what_rounding_may_miss_is_not_read_again() -> None:
+    shared = shared_lm("gpt2")
+    half = copy.deepcopy(shared.model).to(torch.bfloat16)
+    lm = LM(half, shared.tokenizer, name="half", fingerprint="0" * 64)
+    assert torch.equal(attr(lm, tolerance=0.0), attr(lm, tolerance=1e9))
+    assert not torch.equal(attr(shared, tolerance=0.0), attr(shared, tolerance=1e9))
 
 
 @torch.no_grad()
