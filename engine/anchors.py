@@ -21,7 +21,8 @@ from torch import Tensor
 from .evaluate.entities import alike
 from .evaluate.probes import neighbours, sentinels
 from .hooks import capture
-from .rerun import Past, attention_window, right_padded, shared_beginning
+from .past import Past, attention_window, shared_beginning
+from .rerun import right_padded
 
 if TYPE_CHECKING:
     from .lm import LM

@@ -30,7 +30,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from . import hooks
 from .events import Event, Loading
-from .rerun import Past, attention_window, of_rows
+from .past import Past, attention_window
+from .rerun import of_rows
 
 if TYPE_CHECKING:
     from .lm import LM

@@ -27,7 +27,7 @@ from transformers import DynamicCache
 from . import hooks
 from .errors import BadRequest, UnsupportedModel
 from .events import Event, Loading, Note
-from .rerun import attention_window
+from .past import attention_window
 from .tokens import Rendered, locate, target_ids, tokens_of
 
 if TYPE_CHECKING:
