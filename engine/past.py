@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ _WORTH_A_PASS = 64
 class Past:
     """Keys and values of the attention for the beginnings of rows.
 
-    What all of them begin with, a chat template say, is run once where that pays.
+    What rows begin with alike, a chat template or one of the contexts of many facts, say, is run
+    once where that pays.
 
     mask  [n, p] 1 for a token, 0 for padding
     """
@@ -39,18 +40,20 @@ class Past:
         """
         self._lm, self._until = lm, until
         self._layers: list[tuple[Tensor, Tensor]] = []
-        shared = shared_beginning(rows)
-        # Padding would then stand in the middle, where an attention window counts it.
-        columns = max(len(row) for row in rows) + room
-        if (len(rows) - 1) * shared < _WORTH_A_PASS or columns >= attention_window(lm):
-            shared = 0
-        self.mask = torch.ones(1 if shared else len(rows), 0, dtype=torch.long, device=lm.device)
-        if shared:
-            self._read([rows[0][:shared]])
-            self._layers = [(_repeated(k, rows), _repeated(v, rows)) for k, v in self._layers]
-            self.mask = _repeated(self.mask, rows)
-        if any(len(row) > shared for row in rows):
-            self._read([row[shared:] for row in rows])
+        lengths = heads(rows)
+        # Padding may then stand in the middle, where an attention window counts it.
+        if max(lengths) + _longest(rows, lengths) + room >= attention_window(lm):
+            lengths = [0] * len(rows)
+        own = [tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+        once = {head: i for i, head in enumerate(dict.fromkeys(own))}
+        self.mask = torch.ones(len(once), 0, dtype=torch.long, device=lm.device)
+        if any(lengths):
+            self._read(list(once))
+        of = [once[head] for head in own]
+        self._layers = [(k[of], v[of]) for k, v in self._layers]
+        self.mask = self.mask[of]
+        if _longest(rows, lengths):
+            self._read([row[length:] for row, length in zip(rows, lengths, strict=True)])
 
     def cache(self, of: Sequence[int] | None = None) -> DynamicCache:
         """Those of the rows `of` (None: all). A new cache each time: one that has been run
@@ -79,13 +82,41 @@ def attention_window(lm: LM, *, cached: bool = False) -> float:
     return min((getattr(config, name, None) or math.inf for name in names), default=math.inf)
 
 
+def heads(rows: Sequence[Sequence[int]]) -> list[int]:
+    """How many tokens of each row to run once for all rows that begin with them.
+
+    Beginnings that so many rows share, for the number with which the fewest tokens run.
+    """
+    order = sorted(range(len(rows)), key=lambda i: list(rows[i]))
+    best, least = [0] * len(rows), len(rows) * max(len(row) for row in rows)
+    many = len(rows)
+    while many > 1:
+        lengths = [0] * len(rows)
+        for start in range(len(rows) - many + 1):
+            group = order[start : start + many]
+            shared = shared_beginning([rows[group[0]], rows[group[-1]]])
+            for i in group:
+                lengths[i] = max(lengths[i], shared)
+        run = _tokens(rows, lengths) + _WORTH_A_PASS
+        if run < least:
+            best, least = lengths, run
+        many //= 2
+    return best
+
+
+def _tokens(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """How many run, padding among them."""
+    once = {tuple(row[:length]) for row, length in zip(rows, lengths, strict=True)}
+    return len(once) * max(lengths) + len(rows) * _longest(rows, lengths)
+
+
+def _longest(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """The longest of what is behind the heads."""
+    return max(len(row) - length for row, length in zip(rows, lengths, strict=True))
+
+
 def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
     shortest = min(len(row) for row in rows)
     columns = zip(*(row[:shortest] for row in rows), strict=True)
     return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
-
-
-def _repeated(x: Tensor, rows: Sequence[Any]) -> Tensor:
-    """x [1, ...] once for each of the rows."""
-    return x.expand(len(rows), *x.shape[1:])

@@ -144,12 +144,38 @@ def test_a_beginning_that_rows_share_is_run_once(family: str, monkeypatch: Any) 
     assert read[:2] == [(1, 40), (4, 6)]
 
 
+def of_facts(lm: LM, *behind: int) -> list[Row]:
+    """Facts of so many tokens: each alone, then behind a text of 30 and behind one of 20."""
+    long, short, *facts = rows(lm, (30, 0, ()), (20, 0, ()), *((n, n - 2, ()) for n in behind))
+    found = []
+    for fact in facts:
+        for text in ((), long.ids, short.ids):
+            at = len(text) + fact.lookup
+            found.append(Row((*text, *fact.ids), at, (at, at + 1)))
+    return found
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_texts_before_many_facts_are_run_once(family: str, monkeypatch: Any) -> None:
+    lm = shared_lm(family)
+    given = of_facts(lm, 5, 8, 6)
+    read: list[tuple[int, ...]] = []
+    body = lm.body
+    monkeypatch.setattr(
+        lm, "body", lambda ids, *a, **k: (read.append(tuple(ids.shape)), body(ids, *a, **k))[1]
+    )
+    check(lm, given, 1, kind=Suffix)
+    assert read[:2] == [(3, 30), (9, 6)]
+
+
 @pytest.mark.parametrize("family", ["gpt_neo", "mistral"])
 def test_a_shared_beginning_beyond_a_window_is_run_with_its_rows(family: str) -> None:
     """Padding in the middle would count as distance."""
-    window = {"gpt_neo": {"window_size": 48}, "mistral": {"sliding_window": 48}}[family]
-    lm = shared_lm(family, attn="eager", **window)
+    name = {"gpt_neo": "window_size", "mistral": "sliding_window"}[family]
+    lm = shared_lm(family, attn="eager", **{name: 48})
     check(lm, alike(lm, 4, 9, 6), 1, kind=Suffix)
+    lm = shared_lm(family, attn="eager", **{name: 37})
+    check(lm, of_facts(lm, 5, 8, 6), 1, kind=Suffix)
 
 
 def test_some_rows_of_a_run() -> None:
