@@ -71,6 +71,27 @@ def _weight(row: JsonDict) -> str:
     return rounded(row["weight"])
 
 
+_PERPLEXITY = "perplexity"
+_PANELS: dict[str, Callable[[JsonDict], float | None]] = {
+    "all said so far (%)": lambda row: 100 * row["said"]["mean"] if "said" in row else None,
+    "of their paraphrases (%)": lambda row: (
+        100 * row["rephrased"]["mean"] if "rephrased" in row else None
+    ),
+    _PERPLEXITY: lambda row: row["perplexity"],
+    "‖Δ‖/‖W‖": lambda row: row.get("weight"),
+}
+
+
+def _lines(found: Courses, of: Callable[[JsonDict], float | None]) -> dict[str, dict[int, float]]:
+    """Of each course that was measured so, the measure by number of edits."""
+    lines = {}
+    for name, course in found.items():
+        points = {n: of(row) for n, row in sorted(course.items()) if n}
+        if known := {n: value for n, value in points.items() if value is not None}:
+            lines[name] = known
+    return lines
+
+
 def draw(files: Mapping[str, Results], path: Path) -> None:
     """The same as curves over the number of edits; SVG or PNG by the name's ending.
 
@@ -79,32 +100,30 @@ def draw(files: Mapping[str, Results], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    panels: list[tuple[str, Callable[[JsonDict], float | None]]] = [
-        ("all said so far (%)", lambda row: 100 * row["said"]["mean"] if "said" in row else None),
-        ("perplexity", lambda row: row["perplexity"]),
-        ("‖Δ‖/‖W‖", lambda row: row.get("weight")),
-    ]
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    every = figure.subplots(1, len(panels))
     found = courses(files)
-    for axes, (title, measure) in zip(every, panels, strict=True):
-        for name, course in found.items():
-            points = [(n, measure(row)) for n, row in sorted(course.items()) if n]
-            known = [(n, value) for n, value in points if value is not None]
-            again = name.endswith(AGAIN)
-            line = "x--" if again else "o-"
-            axes.plot([n for n, _ in known], [v for _, v in known], line, label=name, markersize=4)
+    lines = {title: _lines(found, of) for title, of in _PANELS.items()}
+    panels = {title: own for title, own in lines.items() if own}
+    colours = {name: f"C{i}" for i, name in enumerate(files)}
+    figure = Figure(figsize=(3.3 * len(panels), 3.4), layout="constrained")
+    every = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
+    for title, axes in every.items():
+        for name, points in panels[title].items():
+            line = "x--" if name.endswith(AGAIN) else "o-"
+            colour = colours[name.removesuffix(AGAIN)]
+            axes.plot(points.keys(), points.values(), line, color=colour, label=name, markersize=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("edits")
         axes.set_title(title, fontsize=10)
-    every[0].set_ylim(0, 102)
-    lowest, highest = every[1].get_ylim()
-    if highest > 10 * lowest > 0:
-        every[1].set_yscale("log")
+        values = [value for points in panels[title].values() for value in points.values()]
+        if "%" in title:
+            axes.set_ylim(0, 102)
+        elif max(values) > 10 * min(values) > 0:
+            axes.set_yscale("log")
     unedited = next((course[0]["perplexity"] for course in found.values() if 0 in course), None)
     if unedited is not None:
-        every[1].axhline(unedited, color="grey", linewidth=0.8, linestyle=":")
-    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        every[_PERPLEXITY].axhline(unedited, color="grey", linewidth=0.8, linestyle=":")
+    handles = every[_PERPLEXITY].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4)
     with matplotlib.rc_context({"svg.hashsalt": "llm-edit", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

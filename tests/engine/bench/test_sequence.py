@@ -252,6 +252,7 @@ def test_sequences_side_by_side_and_drawn(
     assert "past=False" in next(line for line in text.splitlines() if line.startswith("- no past"))
     drawn = picture.read_text(encoding="utf-8")
     assert drawn.count("<svg") == 1
+    assert "of their paraphrases (%)" in drawn
     again = tmp_path / "again.svg"
     assert bench(*words, "--plot", again) == 0
     assert again.read_text(encoding="utf-8") == drawn  # nothing measured anew, nothing of the day
