@@ -121,6 +121,7 @@ def test_with_the_other_attention(family: str, layer: int) -> None:
     for given in (MIXED, BEGINNING, SOME_AT_THE_BEGINNING):
         check(lm, rows(lm, *given), layer, kind=Suffix)
         check(lm, rows(lm, *given), layer, kind=Full)
+    check(lm, of_facts(lm, 5, 8, 6), layer, kind=Suffix)
 
 
 def alike(lm: LM, *lengths: int) -> list[Row]:
@@ -131,15 +132,26 @@ def alike(lm: LM, *lengths: int) -> list[Row]:
     return [Row(first.ids[:44], 40, (40, 43)), *behind]
 
 
-@pytest.mark.parametrize("family", CAUSAL)
-def test_a_beginning_that_rows_share_is_run_once(family: str, monkeypatch: Any) -> None:
-    lm = shared_lm(family)
-    given = alike(lm, 4, 9, 6)
+def reads(lm: LM, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what is run without the head, from now on."""
     read: list[tuple[int, ...]] = []
     body = lm.body
-    monkeypatch.setattr(
-        lm, "body", lambda ids, *a, **k: (read.append(tuple(ids.shape)), body(ids, *a, **k))[1]
-    )
+
+    def seen(ids: Tensor, *args: Any, **more: Any) -> Any:
+        read.append(tuple(ids.shape))
+        return body(ids, *args, **more)
+
+    monkeypatch.setattr(lm, "body", seen)
+    return read
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_beginning_that_rows_share_is_run_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = shared_lm(family)
+    given = alike(lm, 4, 9, 6)
+    read = reads(lm, monkeypatch)
     check(lm, given, 1, kind=Suffix)
     assert read[:2] == [(1, 40), (4, 6)]
 
@@ -156,14 +168,10 @@ def of_facts(lm: LM, *behind: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("family", CAUSAL)
-def test_texts_before_many_facts_are_run_once(family: str, monkeypatch: Any) -> None:
+def test_texts_before_many_facts_are_run_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = shared_lm(family)
     given = of_facts(lm, 5, 8, 6)
-    read: list[tuple[int, ...]] = []
-    body = lm.body
-    monkeypatch.setattr(
-        lm, "body", lambda ids, *a, **k: (read.append(tuple(ids.shape)), body(ids, *a, **k))[1]
-    )
+    read = reads(lm, monkeypatch)
     check(lm, given, 1, kind=Suffix)
     assert read[:2] == [(3, 30), (9, 6)]
 
