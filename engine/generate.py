@@ -52,7 +52,7 @@ def begin(lm: LM, ids: Tensor, mask: Tensor) -> tuple[Tensor, _State]:
         return advance(lm, state, start), state
     cache = DynamicCache(config=lm.model.config)
     out = lm.forward(ids, mask, cache=cache, at=(rows, torch.full_like(rows, ids.shape[1] - 1)))
-    return out.logits[0], _State(mask, out.past_key_values)
+    return out.logits[0], _State(mask, cache)
 
 
 @torch.no_grad()
@@ -63,13 +63,11 @@ def advance(lm: LM, state: _State, chosen: Tensor) -> Tensor:
             encoder_outputs=state.encoded,
             attention_mask=state.mask,
             decoder_input_ids=chosen,
-            past_key_values=state.cache,
-            use_cache=True,
+            **lm.going_on(state.cache),
         )
     else:
         state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
         out = lm.forward(chosen, state.mask, cache=state.cache)
-    state.cache = out.past_key_values
     logits: Tensor = out.logits[:, -1]
     return logits
 

@@ -186,7 +186,7 @@ class LM:
             positions = mask.cumsum(-1).sub(1).clamp_min(0)
             inputs["position_ids"] = positions[:, -ids.shape[1] :]
         if cache is not None:
-            inputs |= {"past_key_values": cache, "use_cache": True}
+            inputs |= self.going_on(cache)
         if decoded is not None:
             inputs["decoder_input_ids"] = decoded
         if at is None:
@@ -202,12 +202,18 @@ class LM:
     def body(self, ids: Tensor, mask: Tensor, *, cache: Any = None) -> Any:
         """`forward` without the language-model head."""
         self._fits(mask.shape[1])
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         if "position_ids" in self._accepts:
             inputs["position_ids"] = mask.cumsum(-1).sub(1).clamp_min(0)[:, -ids.shape[1] :]
         if cache is not None:
-            inputs["past_key_values"] = cache
-        return self.model.base_model(**inputs, use_cache=cache is not None)
+            inputs |= self.going_on(cache)
+        return self.model.base_model(**inputs)
+
+    def going_on(self, cache: Any) -> dict[str, Any]:
+        """Arguments of the model's forward pass with which it goes on behind what `cache` holds,
+        and adds to it."""
+        name = "cache" if "cache" in self._accepts else "past_key_values"  # transformers < 5.24
+        return {name: cache, "use_cache": True}
 
     def _fits(self, tokens: int) -> None:
         """Raises BadRequest for a sequence that is longer than the model's table of positions."""

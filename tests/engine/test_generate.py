@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
@@ -52,6 +53,14 @@ def library(lm: LM, prompt: Rendered, max_tokens: int) -> list[int]:
 
 
 # -- agreement ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_is_handed_on_by_the_name_that_the_library_has_for_it_now(family: str) -> None:
+    lm = shared_lm(family)
+    named = set(inspect.signature(lm.model.forward).parameters)
+    assert set(lm.going_on(None)) <= named
+    assert set(lm.going_on(None)) <= set(inspect.signature(lm.model.base_model.forward).parameters)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
