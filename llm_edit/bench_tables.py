@@ -113,6 +113,14 @@ def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, s
     return found
 
 
+def _check_batches(rows: dict[str, dict[str, str]]) -> None:
+    from engine import methods as registry
+
+    for name, pairs in rows.items():
+        if not registry.get(pairs["method"]).batch:
+            raise click.UsageError(f"{name}: {pairs['method']} edits one fact at a time.")
+
+
 def _run_each(
     lm: Any,
     data: Any,
@@ -146,10 +154,12 @@ def _run_each(
 
 @click.command("sequence")
 @click.option("--data", required=True, help="A data file, or its name in LLM_EDIT_DATA.")
-@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Edits.")
+@click.option("--n", type=click.IntRange(min=1), default=100, show_default=True, help="Facts.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="K",
+              help="K facts an edit, with methods for many.")  # fmt: skip
 @click.option("--resolve", is_flag=True, help="Look at them solved again together, too.")
 @click.option("--resolve-every", type=click.IntRange(min=2), metavar="K",
-              help="Solve them again after every K edits, and go on from there.")  # fmt: skip
+              help="Solve them again after every K facts, and go on from there.")  # fmt: skip
 @click.option("--again", type=click.IntRange(min=0), default=0, metavar="ROUNDS",
               help="Then insert facts that are not said anew, so often at most.")  # fmt: skip
 @click.option("--ridge", type=click.FloatRange(min=0), default=0.1, show_default=True,
@@ -168,6 +178,7 @@ def _run_each(
 def sequence_command(
     data: str,
     n: int,
+    batch: int,
     resolve: bool,
     resolve_every: int | None,
     again: int,
@@ -181,7 +192,7 @@ def sequence_command(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """N edits one after the other, none undone; all are asked for again on the way.
+    """N facts one after the other, none undone; all are asked for again on the way.
 
     Several --methods, or settings (--arm), each begin with the unedited model, and are told side
     by side.
@@ -197,12 +208,15 @@ def sequence_command(
     found = datasets.load(datasets.find(data), n)
     wanted = assistant_options(given)
     every = _rows(wanted.method, methods, arms, [wanted.method])
+    if batch > 1:
+        _check_batches(every)
     lm = run_job(loading(wanted))
     from engine.bench import courses, report, sequence
 
     settings = partial(
         sequence.Settings,
         seed=wanted.seed,
+        batch=batch,
         resolve=resolve,
         every=resolve_every or 0,
         again=again,

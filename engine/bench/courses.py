@@ -38,12 +38,11 @@ def side_by_side(files: Mapping[str, Results]) -> str:
         _table("perplexity", found, numbers, lambda row: rounded(row["perplexity"], 4)),
         _table("‖Δ‖/‖W‖, the largest of all weights", found, numbers[1:], _weight),
     ]
-    times = [["", "s an edit, median", "s, p95", "edits", "of them failed"]]
+    times = [["", "s an edit, median", "s, p95", "s a fact", "facts", "edits that failed"]]
     for name, results in files.items():
         told = sequence.summary(results)
-        edits = sum(key.startswith("edit:") for key in results.rows)
-        seconds = [f"{told['seconds'][k]:.2f}" for k in ("median", "p95")]
-        times.append([name, *seconds, str(edits), str(told["failed"])])
+        seconds = [f"{told['seconds'][k]:.2f}" for k in ("median", "p95", "fact")]
+        times.append([name, *seconds, str(told["facts"]), str(told["failed"])])
     shared, own = own_settings(files)
     settings = "\n".join(f"- {name}: {plain(values)}" for name, values in own.items())
     last = cite(next(iter(files.values())), settings=shared)

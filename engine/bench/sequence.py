@@ -1,8 +1,9 @@
 """Edits one after the other, none undone: what is left of all of them, and of the model.
 
-Records are edited in file order on one growing ledger. At some lengths every fact so far is asked
-for again by free decoding on the model as it is then (methods that are evaluated right after each
-edit look better than they are), beside perplexity on fixed prose and the growth of the weights.
+Records are edited in file order on one growing ledger, one by one or some at a time. At some
+lengths every fact so far is asked for again by free decoding on the model as it is then (methods
+that are evaluated right after each edit look better than they are), beside perplexity on fixed
+prose and the growth of the weights.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ _COHORT = 10  # the first and the last so many facts
 class Settings:
     """How to edit, and when to look.
 
-    at       numbers of edits after which everything is asked
+    batch    facts of an edit, with a method for many
+    at       numbers of facts after which everything is asked
     resolve  ask once more with the closed-form edits solved again together
-    every    solve them again after every so many edits, and go on from there; 0: never
+    every    solve them again after every so many facts, and go on from there; 0: never
     again    rounds in which facts that are not said then are inserted anew
     ridge    how exactly they are asked for when solved again: see `ResolveParams`
     fit      steps in which all are then fitted together
@@ -54,6 +56,7 @@ class Settings:
     method: str = "r-rome"
     overrides: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    batch: int = 1
     at: tuple[int, ...] = AT
     resolve: bool = False
     every: int = 0
@@ -74,6 +77,7 @@ class Settings:
             "seed": self.seed,
             "resolve": self.resolve,
             "prose": self.text,
+            **({"batch": self.batch} if self.batch > 1 else {}),
             **({"every": self.every, "again": self.again} if self.every else {}),
             **({"ridge": self.ridge, "fit": self.fit} if self.every or self.resolve else {}),
         }
@@ -82,10 +86,12 @@ class Settings:
 def run(
     lm: LM, records: Sequence[Record], settings: Settings, results: Results
 ) -> Generator[Event, None, None]:
-    """Edit and look. Rows "edit:<i>", "at:<n>" and, where asked for, "resolved:<n>", "solved:<n>".
+    """Edit and look. Rows "edit:<i>", "at:<n>" and, where asked for, "resolved:<n>", "solved:<n>";
+    i and n count facts, i up to the last one of an edit.
 
     The edits are kept in a folder beside the results, so that a run that was cut goes on. A fact
-    whose edit fails counts as not there.
+    whose edit fails counts as not there. Raises BadRequest for a method that edits one
+    fact at a time and is given more.
     """
     if not records:
         raise BadInput("there are no records to run.", "--n must be at least 1.")
@@ -95,33 +101,41 @@ def run(
     insert = partial(inserted, lm, info=info, hp=hp) if settings.again else None
     if "at:0" not in results.rows:
         results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings.text))})
-    ledger, facts = Ledger(), []
-    for number, record in enumerate(records, start=1):
-        request = record.request.check()
-        facts.append(request)
+    ledger, facts = Ledger(), list[Request]()
+    for start in range(0, len(records), settings.batch):
+        fresh = [each.request.check() for each in records[start : start + settings.batch]]
+        facts += fresh
+        number = len(facts)
         key = f"edit:{number}"
         if key in results.rows:
             edit = _load(kept, key) if not results.rows[key]["error"] else None
         else:
-            edit = yield from _edit(lm, ledger, info.run(), request, hp, key, results)
+            edit = yield from _edit(lm, ledger, info.run(), fresh, hp, key, results)
         if edit is not None:
             ledger.apply(edit)
-        if settings.every and number % settings.every == 0:
+        if settings.every and number // settings.every > start // settings.every:
             yield from _solve_again(lm, ledger, insert, again, f"solved:{number}", results)
         yield Loading(stage="bench", done=number, total=len(records), unit="edits")
-        if number in settings.at or number == len(records):
+        if any(start < at <= number for at in settings.at) or number == len(records):
             yield from _look(lm, ledger, facts, settings, results, again)
 
 
 def _edit(
-    lm: LM, ledger: Ledger, method: Any, request: Request, hp: Any, key: str, results: Results
+    lm: LM,
+    ledger: Ledger,
+    method: Any,
+    requests: Sequence[Request],
+    hp: Any,
+    key: str,
+    results: Results,
 ) -> Generator[Event, None, Edit | None]:
-    """The edit is on the disk before its row says so."""
+    """The edit is on the disk before its row says so. Of one question's answers the last counts."""
     began, edit, error = time.perf_counter(), None, ""
-    rivals = tuple(rival.id for rival in ledger.rivals(request))
+    asked = list({request.key(): request for request in requests}.values())
+    rivals = tuple(dict.fromkeys(rival.id for fact in asked for rival in ledger.rivals(fact)))
     try:
         with lm.active(ledger.patches(without=rivals)):
-            made: Edit = yield from method(lm, [request], hp)
+            made: Edit = yield from method(lm, asked, hp)
         edit = replace(made, supersedes=(*made.supersedes, *rivals))
     except EditFailed as failed:
         error = str(failed)
@@ -129,7 +143,7 @@ def _edit(
     seconds = time.perf_counter() - began
     if edit is not None:
         _save(results.path.with_suffix(".edits"), key, edit)
-    results.add(key, {"seconds": seconds, "error": error})
+    results.add(key, {"seconds": seconds, "error": error, "facts": len(asked)})
     return edit
 
 
@@ -224,11 +238,18 @@ def _rephrased(lm: LM, facts: Sequence[Request]) -> Generator[Event, None, list[
 
 def summary(results: Results) -> JsonDict:
     """The states by number of edits, and the seconds of an edit."""
-    seconds = [row["seconds"] for key, row in results.rows.items() if key.startswith("edit:")]
+    edits = [row for key, row in results.rows.items() if key.startswith("edit:")]
+    seconds = [row["seconds"] for row in edits]
+    facts = sum(row.get("facts", 1) for row in edits)
     return {
         "states": {k: v for k, v in results.rows.items() if k.startswith(("at:", "resolved:"))},
-        "seconds": {"median": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95)},
-        "failed": sum(bool(r["error"]) for k, r in results.rows.items() if k.startswith("edit:")),
+        "seconds": {
+            "median": percentile(seconds, 0.5),
+            "p95": percentile(seconds, 0.95),
+            "fact": sum(seconds) / max(facts, 1),
+        },
+        "facts": facts,
+        "failed": sum(bool(row["error"]) for row in edits),
         "settings": results.header["settings"],
         "environment": results.header["environment"],
     }

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from engine.batch import ask_all, took
-from engine.bench import report, sequence
+from engine.bench import courses, report, sequence
+from engine.bench.once import hparams
 from engine.bench.results import Results, environment
 from engine.evaluate import datasets
 from engine.events import EditPlanned
 from engine.lm import LM
+from engine.methods import get
 from engine.requests import Request
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
@@ -77,6 +79,48 @@ def test_a_run_that_was_cut_goes_on_with_the_same_edits(
     assert again.rows["edit:1"]["seconds"] == seconds  # not made anew
     for name in ("p_new", "perplexity", "weight"):
         assert again.rows["at:3"][name] == pytest.approx(whole.rows["at:3"][name], rel=1e-6)
+
+
+def test_facts_come_some_at_a_time(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    own = overrides | {"past": "false"}
+    settings = sequence.Settings(method="emmet", overrides=own, at=(1, 3), batch=2)
+    rows = measured(lm, data, tmp_path / "run.jsonl", settings).rows
+    assert [(k, r["facts"]) for k, r in rows.items() if k.startswith("edit:")] == [
+        ("edit:2", 2),
+        ("edit:3", 1),
+    ]
+    assert [k for k in rows if k.startswith("at:")] == ["at:0", "at:2", "at:3"]
+    requests = [record.request for record in datasets.load(data, 2).records]
+    _, edit = finish(get("emmet").run()(lm, requests, hparams(lm, "emmet", own, 0)))
+    with lm.active(edit.patches):
+        _, answers = finish(ask_all(lm, requests))
+    assert rows["at:2"]["p_new"] == pytest.approx(sum(a.p_new for a in answers) / 2, rel=1e-6)
+    assert "s a fact" in courses.side_by_side(
+        {"emmet": Results.read(tmp_path / "run.jsonl"), "e": Results.read(tmp_path / "run.jsonl")}
+    )
+
+
+def test_of_one_question_asked_twice_in_an_edit_the_last_answer_counts(
+    lm: LM, data: Path, tmp_path: Path, overrides: dict[str, str]
+) -> None:
+    facts = json.loads(data.read_text(encoding="utf-8"))
+    again = {**facts[0]["requested_rewrite"], "target_new": {"str": "Bern"}}
+    facts.insert(1, {**facts[0], "case_id": 7, "requested_rewrite": again})
+    data.write_text(json.dumps(facts), encoding="utf-8")
+    settings = sequence.Settings(method="emmet", overrides=overrides, batch=2)
+    results, begun = watched(lm, data, tmp_path / "run.jsonl", settings, n=2)
+    assert results.rows["edit:2"]["facts"] == 1
+    assert [event.target for event in begun] == [" Bern"]
+
+
+def test_a_method_for_one_fact_has_no_batches(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "sequence", "--data", str(data), "--batch", "2"]
+    assert run([*words, "--methods", "memit,r-rome"]) == 2
+    assert "r-rome edits one fact at a time" in capsys.readouterr().err
 
 
 def test_the_ledger_can_be_looked_at_solved_again(
