@@ -62,9 +62,12 @@ class ValueParams(HParams):
     stop_loss: float = 0.05  # stop below this loss
     stop_probability: float = 1.0  # or when the target is likelier than this, in the mean over
     # the contexts and at the bare prompt (1: never)
+    stop_argmax: int = 0  # or when it has been the likeliest under every context at so many steps
+    # running (Gupta et al. 2025, arXiv:2502.01636: 2; 0: never)
     turns: int = 1  # a step sees every `turns`-th context, and the bare prompt
     extend: float = 1.0  # then δ is made this many times as long, within the clamp
     end: bool = False  # statements too: the target is to end the text
+    norm_anchor: bool = False  # v* as long as on the unedited model: see engine/norm_anchor.py
     fisher: bool = False  # δ where ordinary text feels it least
     whole: float = 0.0  # η; of targets that end in a letter or a digit, where no end is asked for
     together: int = 8  # facts optimised at a time
@@ -77,7 +80,7 @@ class ValueParams(HParams):
         for name in ("steps", "together", "turns", "tokens", "relative_lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name!r} must be above 0, not {getattr(self, name)!r}.")
-        for name in ("contexts", "clamp", "grow", "kl", "decay", "whole", "lr"):
+        for name in ("contexts", "clamp", "grow", "kl", "decay", "whole", "lr", "stop_argmax"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name!r} must not be below 0: {getattr(self, name)!r}.")
         weight = getattr(self, "weight", None)  # λ, of methods that have one
@@ -290,6 +293,8 @@ class _Fact:
         self._old = first_of_old(lm.tokenizer, prompts[0], new, old)
         self._turns = turns(len(prompts), hp.turns)
         self._sure = [0.0] * len(self._turns)
+        self._said_in = [False] * len(self._turns)
+        self._held = 0  # steps running at which every turn, when it was last seen, said the target
         self._before: Tensor | None = None  # log p₀
         self._first = 0
 
@@ -332,7 +337,11 @@ class _Fact:
         if self._old >= 0:
             self.p_old = float(rows[:, 0, self._old].detach().exp().mean())
         self._judge(said.detach().exp(), ended.detach().exp(), step, hp)
-        if step == hp.grow and self._greedy(rows[0].detach()):
+        if hp.stop_argmax:
+            self._said_in[(step - 1) % len(self._turns)] = self._greedy(rows.detach())
+            self._held = self._held + 1 if all(self._said_in) else 0
+            self.done |= self._held >= hp.stop_argmax
+        if step == hp.grow and self._greedy(rows[:1].detach()):
             self.done = True
         return total
 
@@ -347,13 +356,14 @@ class _Fact:
             return torch.zeros(len(rows), device=rows.device)
         return (rows[:, -1] + self._parting).logsumexp(-1)
 
-    def _greedy(self, bare: Tensor) -> bool:
-        """Whether the bare prompt goes on with the target, and its word ends.
+    def _greedy(self, rows: Tensor) -> bool:
+        """Whether each of some prompts goes on with the target, and its word ends.
 
-        bare  [wanted, vocab] log-probabilities
+        rows  [prompts, wanted, vocab] log-probabilities
         """
-        said = bare[: len(self.target)].argmax(-1).tolist() == list(self.target)
-        return said and float(self._ended(bare[None])) > math.log(0.5)
+        size = len(self.target)
+        said = rows[:, :size].argmax(-1) == torch.tensor(self.target, device=rows.device)
+        return bool(said.all()) and bool((self._ended(rows) > math.log(0.5)).all())
 
     def _judge(self, said: Tensor, ended: Tensor, step: int, hp: ValueParams) -> None:
         """Done where the loss is low, or every turn was sure when it was last seen."""

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import contexts
+from .. import contexts, norm_anchor
 from ..config import HParams
 from ..edit import Edit
 from ..events import Event
@@ -76,5 +76,7 @@ def sought(
     prompts = [contexts.prompts(lm, request, texts) for request in requests]
     yield planned(lm, requests, prompts, texts, sites, hp, name)
     values = yield from optimise_values(lm, requests, prompts, hp)
+    if hp.norm_anchor:
+        values = yield from norm_anchor.anchored(lm, requests, texts, values, hp)
     ended = time.perf_counter()
     return Sought(texts, prompts, values, ready - began, ended - ready, ended)

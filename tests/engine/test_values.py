@@ -16,8 +16,9 @@ from engine.lm import LM
 from engine.methods.memit import MemitParams
 from engine.methods.rome import RomeParams
 from engine.requests import Request
-from engine.rerun import Row
-from engine.tokens import continuation, parting, target_ids
+from engine.rerun import Place, Row, rerun
+from engine.tokens import Rendered, continuation, parting, target_ids
+from engine.value_rows import row_of
 from engine.values import Value, optimise_values
 
 from .support import optimise_value, shared_lm
@@ -134,6 +135,30 @@ def test_a_target_can_be_made_to_end_the_text() -> None:
     (bare,) = together([REQUEST], end=True, contexts=0, turns=1)
     assert len(said) == len(ids) - start
     assert bare.losses[0] > 0
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_it_may_end_where_every_context_goes_on_with_the_target(turns: int) -> None:
+    lm, fact = shared_lm("llama"), replace(REQUEST, target_new="the")
+    far = {"steps": 30, "clamp": 400.0, "decay": 0.0, "kl": 0.0, "lr": 0.3, "turns": turns}
+    found = {n: together([fact], stop_argmax=n, **far)[0] for n in (0, 1, 3)}
+    steps = {n: len(value.losses) for n, value in found.items()}
+    assert steps[1] + 2 == steps[3] < steps[0]
+    before = together([fact], **{**far, "steps": steps[1] - turns})[0]
+    target = target_ids(lm.tokenizer, _given(lm)[0], "the")
+    run = rerun(
+        lm, [row_of(lm, p, "Space Needle", target) for p in _given(lm)], Place([0]), fast=True
+    )
+    said = []
+    for value in (before, found[1]):
+        with torch.no_grad():
+            best = run.logits(value.delta.expand(len(_given(lm)), -1)).argmax(-1)
+        said.append(best.tolist() == list(target) * len(best))
+    assert said == [False, True]
+
+
+def _given(lm: LM) -> list[Rendered]:
+    return contexts.prompts(lm, REQUEST, TEXTS)
 
 
 def test_the_word_that_a_target_ends_in_is_to_end() -> None:
