@@ -255,7 +255,7 @@ def test_settings_that_mean_nothing(tiny_folder: Folders) -> None:
 def test_attention_by_name(tiny_folder: Folders) -> None:
     assert load(tiny_folder("llama"), attn="sdpa").model.config._attn_implementation == "sdpa"
     with pytest.raises(ModelUnavailable, match="cannot be loaded"):
-        load(tiny_folder("gptj"), attn="sdpa")  # the library has none for this family
+        load(tiny_folder("gpt_neo"), attn="sdpa")  # the library has none for this family
 
 
 def test_too_little_memory_is_said_before_loading(
