@@ -12,12 +12,16 @@ ENDINGS = (".svg", ".png")
 
 
 def checked(
-    context: click.Context, option: click.Parameter, paths: tuple[Path, ...]
+    context: click.Context,
+    option: click.Parameter,
+    paths: tuple[Path, ...],
+    endings: tuple[str, ...] = ENDINGS,
 ) -> tuple[Path, ...]:
-    """The callback of an option: paths that a picture can be written to."""
+    """The callback of an option: paths in folders that are there, with one of the endings."""
     for path in paths:
-        if path.suffix.lower() not in ENDINGS:
-            raise click.BadParameter(f"{path} must end in .svg or .png.", context, option)
+        if path.suffix.lower() not in endings:
+            known = f"{', '.join(endings[:-1])} or {endings[-1]}"
+            raise click.BadParameter(f"{path} must end in {known}.", context, option)
         if not path.absolute().parent.is_dir():
             raise click.BadParameter(f"{path.parent} is no folder.", context, option)
     return paths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import pictures
-from .common import assistant_options, drive, loading, options, placing, print_json
+from .common import assistant_options, drive, loading, options, placing, plain, print_json
 
 if TYPE_CHECKING:
     from engine.trace import Trace
 
 KINDS = ("state", "mlp", "attention")
+ENDINGS = (*pictures.ENDINGS, ".json")
 
 
 @click.command()
@@ -31,9 +34,10 @@ KINDS = ("state", "mlp", "attention")
 @click.option("--noise", type=click.FloatRange(min=0, min_open=True), default=3.0,
               show_default=True, help="In standard deviations of the embeddings.")  # fmt: skip
 @click.option("--chat/--statement", "chat", default=None, help="Ask PROMPT, or continue it.")
-@click.option("--save", "saved", multiple=True, callback=pictures.checked,
+@click.option("--save", "saved", multiple=True,
+              callback=functools.partial(pictures.checked, endings=ENDINGS),
               type=click.Path(path_type=Path, dir_okay=False),
-              help="Write a picture, .svg or .png; repeatable.")  # fmt: skip
+              help="Write a picture, .svg or .png, or the numbers, .json; repeatable.")  # fmt: skip
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters alone.")
 @options("name")
 @click.option("--device", help="cpu, cuda, cuda:1, mps or auto.")
@@ -84,14 +88,23 @@ def trace(
         ),
         "trace",
     )
-    from tui import heatmap
-
-    pictures.write(saved, lambda path: heatmap.save(found, path))
+    pictures.write(saved, lambda path: _save(found, path))
     if as_json:
         print_json(found)
     else:
         _draw(found, ascii_only)
     return 0
+
+
+def _save(found: Trace, path: Path) -> None:
+    """The object that --json prints, or a picture, by the name's ending."""
+    if path.suffix.lower() == ".json":
+        told = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
+        path.write_text(told + "\n", encoding="utf-8")
+        return
+    from tui import heatmap
+
+    heatmap.save(found, path)
 
 
 def _draw(found: Trace, ascii_only: bool) -> None:

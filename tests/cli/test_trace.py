@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 import time
 from pathlib import Path
@@ -28,10 +29,13 @@ def test_a_fact_is_traced_and_drawn(run: Run, model: Path, tmp_path: Path) -> No
     assert f"saved {picture}" in found.err
 
 
-def test_json(run: Run, model: Path) -> None:
+def test_json(run: Run, model: Path, tmp_path: Path) -> None:
+    file, picture = tmp_path / "trace.JSON", tmp_path / "trace.svg"
     small = ("--model", model, "--dtype", "fp32", "--samples", 2, "--json")
-    found = run("trace", PROMPT, "--subject", SUBJECT, *small)
+    found = run("trace", PROMPT, "--subject", SUBJECT, *small, "--save", file, "--save", picture)
     assert found.code == 0, found.err
+    assert json.loads(file.read_text(encoding="utf-8")) == found.json
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
     told: dict[str, Any] = found.json
     assert set(told["effects"]) == {"state", "mlp"}
     assert len(told["effects"]["mlp"]) == len(told["tokens"]) == len(told["positions"])
@@ -48,8 +52,8 @@ def test_json(run: Run, model: Path) -> None:
     [
         (["--subject", "Eiffel"], 2, "the subject 'Eiffel' is not in the prompt"),
         ([], 2, "Missing option '--subject'"),
-        (["--subject", SUBJECT, "--save", "a.gif"], 2, "must end in .svg or .png"),
-        (["--subject", SUBJECT, "--save", "no/where/a.svg"], 2, "is no folder"),
+        (["--subject", SUBJECT, "--save", "a.gif"], 2, "must end in .svg, .png or .json."),
+        (["--subject", SUBJECT, "--save", "no/where/a.json"], 2, "is no folder"),
         (["--subject", SUBJECT, "--kind", "mpl"], 2, "'mpl' is not one of"),
     ],
 )
