@@ -3,8 +3,9 @@
 A method declares a frozen dataclass; files and the command line fill it. Later wins:
 
     hparams/<method>/default.yaml        for any model: layers as shares of the depth ("20%")
-    hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`, or
-                                         `match: {model_type}` for a whole family
+    hparams/<method>/<preset>.yaml       packaged; `match: {model_type, n_layers, width}`, with
+                                         mlp_width where models of a family share the others,
+                                         or `match: {model_type}` for a whole family
     <home>/hparams/<method>/<model>.yaml the user's own
     hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`
     key=value                            the command line
@@ -79,6 +80,7 @@ def resolve_hparams(
     model_type: str,
     n_layers: int,
     width: int,
+    mlp_width: int,
     name: str,
     overrides: Mapping[str, str],
 ) -> tuple[H, dict[str, str]]:
@@ -87,7 +89,9 @@ def resolve_hparams(
     name  the model's name, for the user's own file
     Raises BadSetting, BadFile.
     """
-    shape = {"model_type": model_type, "n_layers": n_layers, "width": width}
+    shape = {
+        "model_type": model_type, "n_layers": n_layers, "width": width, "mlp_width": mlp_width,
+    }  # fmt: skip
     files = defaults(method)
     fitting = [p for p in presets(method) if _match(p).items() <= shape.items()]
     files += sorted(fitting, key=lambda p: len(_match(p)))  # of a family, then of a model
@@ -143,15 +147,16 @@ def is_general(source: str, method: str) -> bool:
 def _match(path: Path) -> dict[str, Any]:
     """What a preset is for. Raises BadSetting when it does not say, or says it otherwise."""
     found = read_yaml(path).get("match")
-    types_ = {"model_type": str, "n_layers": int, "width": int}
+    types_ = {"model_type": str, "n_layers": int, "width": int, "mlp_width": int}
     if (
         not isinstance(found, dict)
-        or set(found) not in ({"model_type"}, set(types_))
+        or set(found) not in ({"model_type"}, {*types_} - {"mlp_width"}, {*types_})
         or not all(_is(value, types_[key]) for key, value in found.items())
     ):
         raise BadSetting(
             f"{path}: 'match' must be {{model_type: text, n_layers: whole number, "
-            f"width: whole number}} or {{model_type: text}}, not {found!r}."
+            f"width: whole number}}, with mlp_width: whole number or without it, or "
+            f"{{model_type: text}}, not {found!r}."
         )
     return found
 

@@ -135,6 +135,7 @@ def hparams_of(
         model_type=lm.arch.model_type,
         n_layers=stack.n_layers,
         width=stack.width,
+        mlp_width=stack.mlp_width,
         name=lm.name,
         overrides=given,
     )

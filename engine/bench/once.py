@@ -34,6 +34,7 @@ def hparams(lm: LM, method: str, overrides: Mapping[str, str], seed: int = 0) ->
         model_type=stack.model_type,
         n_layers=stack.n_layers,
         width=stack.width,
+        mlp_width=stack.mlp_width,
         name=lm.name,
         overrides=overrides,
     )

@@ -145,9 +145,18 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def resolved(name: str = "org/tiny", width: int = 16, **overrides: str) -> tuple[Params, dict]:
+def resolved(
+    name: str = "org/tiny", width: int = 16, mlp_width: int = 64, **overrides: str
+) -> tuple[Params, dict]:
     return resolve_hparams(
-        "m", Params, model_type="gpt2", n_layers=2, width=width, name=name, overrides=overrides
+        "m",
+        Params,
+        model_type="gpt2",
+        n_layers=2,
+        width=width,
+        mlp_width=mlp_width,
+        name=name,
+        overrides=overrides,
     )
 
 
@@ -166,6 +175,17 @@ def test_a_preset_of_a_family_comes_before_that_of_a_model(packaged: Path) -> No
     assert origin["steps"] == str(family)
     other = resolved(width=32)[0]
     assert (other.layer, other.rate) == (0, 0.75)
+
+
+def test_models_of_one_depth_and_width_are_told_apart_by_their_mlps(packaged: Path) -> None:
+    wide = packaged / "hparams" / "m" / "a.yaml"  # before the other by its name
+    wide.write_text(
+        "match: {model_type: gpt2, n_layers: 2, width: 16, mlp_width: 256}\nrate: 0.75\n"
+    )
+    value, origin = resolved(mlp_width=256)
+    assert (value.layer, value.rate) == (1, 0.75)
+    assert origin["rate"] == str(wide)
+    assert resolved()[0].rate == 0.05
 
 
 def test_the_users_file_and_the_command_line_come_last(packaged: Path) -> None:
@@ -196,7 +216,16 @@ def test_an_override_that_is_unknown_names_the_command_line(packaged: Path) -> N
         resolved(stepz="4")
 
 
-@pytest.mark.parametrize("said", ["", "match: {n_layers: 2}\n", "match: {model_type: 2}\n"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "match: {n_layers: 2}\n",
+        "match: {model_type: 2}\n",
+        "match: {model_type: gpt2, mlp_width: 64}\n",
+        "match: {model_type: gpt2, n_layers: 2, width: 16, mlp_width: wide}\n",
+    ],
+)
 def test_a_preset_must_say_what_it_is_for(said: str, packaged: Path) -> None:
     (packaged / "hparams" / "m" / "lost.yaml").write_text(f"{said}layer: 1\n")
     with pytest.raises(BadSetting, match=r"lost\.yaml: 'match'"):
@@ -209,12 +238,29 @@ def test_every_packaged_file_fits_its_method(method: str) -> None:
     default = Source("default", config.settings(paths.packaged(f"{method}/default.yaml")))
     build(cls, [default], n_layers=12)
     for preset in config.presets(method):
-        shape = {"n_layers": 24, "width": 1024} | read_yaml(preset)["match"]
+        shape = {"n_layers": 24, "width": 1024, "mlp_width": 4096} | read_yaml(preset)["match"]
         own = Source(str(preset), config.settings(preset))
         build(cls, [default, own], n_layers=shape["n_layers"])
         resolve_hparams(method, cls, name="any", overrides={}, **shape)
     for named in paths.packaged(f"{method}/named").glob("*.yaml"):
         build(cls, [default, Source(str(named), config.settings(named))], n_layers=12)
+
+
+@pytest.mark.parametrize("method", ["ft-l", "ft-m", "kn"])
+def test_t5_large_is_not_taken_for_t5_3b(method: str) -> None:
+    preset = str(paths.packaged(f"{method}/t5-3b.yaml"))
+    for mlp_width, held in ((16384, True), (4096, False)):
+        _, origin = resolve_hparams(
+            method,
+            METHODS[method].params_class(),
+            model_type="t5",
+            n_layers=24,
+            width=1024,
+            mlp_width=mlp_width,
+            name="any",
+            overrides={},
+        )
+        assert (preset in origin.values()) == held
 
 
 def test_numbers_do_not_pass_for_truth_values() -> None:
