@@ -7,7 +7,8 @@ A method declares a frozen dataclass; files and the command line fill it. Later 
                                          mlp_width where models of a family share the others,
                                          or `match: {model_type}` for a whole family
     <home>/hparams/<method>/<model>.yaml the user's own
-    hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`
+    hparams/<method>/named/<name>.yaml   where the command line says `preset=<name>`, and of
+                                         named/<name>/ those that match
     key=value                            the command line
 
 The packaged files of a method that another package adds are in that package: see
@@ -93,11 +94,12 @@ def resolve_hparams(
         "model_type": model_type, "n_layers": n_layers, "width": width, "mlp_width": mlp_width,
     }  # fmt: skip
     files = defaults(method)
-    fitting = [p for p in presets(method) if _match(p).items() <= shape.items()]
-    files += sorted(fitting, key=lambda p: len(_match(p)))  # of a family, then of a model
+    files += _fitting(presets(method), shape)
     own = own_file(method, name)
     files += [own] if own.exists() else []
-    files += [_named(method, overrides[PRESET])] if PRESET in overrides else []
+    if PRESET in overrides:
+        asked = _named(method, overrides[PRESET])
+        files += [asked, *_fitting(sorted(asked.with_suffix("").glob("*.yaml")), shape)]
     sources = [Source(str(file), settings(file)) for file in files]
     given = {key: value for key, value in overrides.items() if key != PRESET}
     sources.append(Source(COMMAND_LINE, given))
@@ -137,6 +139,13 @@ def _named(method: str, name: str) -> Path:
         known = f"Known: {', '.join(found)}." if found else ""
         raise BadSetting(f"{COMMAND_LINE}: {method} has no preset {name!r}.", known)
     return found[name]
+
+
+def _fitting(files: Sequence[Path], shape: Mapping[str, Any]) -> list[Path]:
+    """Those that match a model: of its family, then of the model. Raises BadSetting, BadFile."""
+    found = {file: _match(file) for file in files}
+    fitting = [file for file in files if found[file].items() <= shape.items()]
+    return sorted(fitting, key=lambda file: len(found[file]))
 
 
 def is_general(source: str, method: str) -> bool:

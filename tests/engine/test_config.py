@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -211,6 +211,22 @@ def test_a_preset_that_is_named_comes_before_the_other_overrides(packaged: Path)
         resolved(preset="other")
 
 
+def test_a_preset_that_is_named_may_say_more_of_a_model(packaged: Path) -> None:
+    folder = packaged / "hparams" / "m" / "named"
+    (folder / "reference").mkdir(parents=True)
+    (folder / "reference.yaml").write_text("layer: 0\nrate: 0.125\nsteps: 7\n")
+    (folder / "reference" / "tiny.yaml").write_text(
+        "match: {model_type: gpt2, n_layers: 2, width: 16}\nlayer: 1\nsteps: 8\n"
+    )
+    value, origin = resolved(preset="reference", rate="0.5")
+    assert (value.layer, value.rate, value.steps) == (1, 0.5, 8)
+    assert origin["steps"].endswith("reference/tiny.yaml")
+    other = resolved(width=32, preset="reference")[0]
+    assert (other.layer, other.rate, other.steps) == (0, 0.125, 7)
+    with pytest.raises(BadSetting, match=r"Known: reference\."):
+        resolved(preset="tiny")
+
+
 def test_an_override_that_is_unknown_names_the_command_line(packaged: Path) -> None:
     with pytest.raises(BadSetting, match="command line: unknown key 'stepz'"):
         resolved(stepz="4")
@@ -237,13 +253,45 @@ def test_every_packaged_file_fits_its_method(method: str) -> None:
     cls = METHODS[method].params_class()
     default = Source("default", config.settings(paths.packaged(f"{method}/default.yaml")))
     build(cls, [default], n_layers=12)
-    for preset in config.presets(method):
+    named = sorted(paths.packaged(f"{method}/named").glob("*.yaml"))
+    of_models = {p: {} for p in config.presets(method)} | {
+        p: {config.PRESET: file.stem} for file in named for p in file.with_suffix("").glob("*.yaml")
+    }
+    for preset, overrides in of_models.items():
         shape = {"n_layers": 24, "width": 1024, "mlp_width": 4096} | read_yaml(preset)["match"]
         own = Source(str(preset), config.settings(preset))
         build(cls, [default, own], n_layers=shape["n_layers"])
-        resolve_hparams(method, cls, name="any", overrides={}, **shape)
-    for named in paths.packaged(f"{method}/named").glob("*.yaml"):
-        build(cls, [default, Source(str(named), config.settings(named))], n_layers=12)
+        _, origin = resolve_hparams(method, cls, name="any", overrides=overrides, **shape)
+        assert str(preset) in origin.values()
+    for file in named:
+        build(cls, [default, Source(str(file), config.settings(file))], n_layers=12)
+
+
+GPT_J = {"model_type": "gptj", "n_layers": 28, "width": 4096, "mlp_width": 16384}
+LLAMA_2_7B = {"model_type": "llama", "n_layers": 32, "width": 4096, "mlp_width": 11008}
+MISTRAL_7B = {"model_type": "mistral", "n_layers": 32, "width": 4096, "mlp_width": 14336}
+T5_3B = {"model_type": "t5", "n_layers": 24, "width": 1024, "mlp_width": 16384}
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "steps", "scored"),
+    [
+        (GPT_J, (21,), 25, "last"),
+        (LLAMA_2_7B, (21,), 25, "last"),
+        (MISTRAL_7B, (21,), 25, "last"),
+        (T5_3B, (0, 21), 50, "own"),
+        (GPT_J | {"n_layers": 12, "width": 768}, (9,), 25, "last"),  # no model of theirs
+    ],
+)
+def test_ft_l_of_the_comparison_edits_where_it_did(
+    model: dict[str, Any], layers: tuple[int, ...], steps: int, scored: str
+) -> None:
+    """Yao et al. 2023 (arXiv:2305.13172): where, how long, unconstrained, and on which loss."""
+    cls = METHODS["ft-l"].params_class()
+    given = {"preset": "reference"}
+    hp, _ = resolve_hparams("ft-l", cls, name="any", overrides=given, **model)
+    assert (hp.layers, hp.steps, hp.scored) == (layers, steps, scored)
+    assert (hp.epsilon, hp.lr, hp.stop_loss, hp.contexts) == (None, 5e-4, 0.01, 0)
 
 
 @pytest.mark.parametrize("method", ["ft-l", "ft-m", "kn"])
@@ -253,12 +301,9 @@ def test_t5_large_is_not_taken_for_t5_3b(method: str) -> None:
         _, origin = resolve_hparams(
             method,
             METHODS[method].params_class(),
-            model_type="t5",
-            n_layers=24,
-            width=1024,
-            mlp_width=mlp_width,
             name="any",
             overrides={},
+            **T5_3B | {"mlp_width": mlp_width},
         )
         assert (preset in origin.values()) == held
 
