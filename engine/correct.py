@@ -27,6 +27,7 @@ from .tokens import Rendered, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
+    from .patches import Patch
 
 MAX_TOKENS = 64  # of the answer that decides about success
 
@@ -88,14 +89,27 @@ def made(
 ) -> Generator[Event, None, Edit]:
     """The method's own run, as if there were no earlier edits of the same questions: it
     supersedes them."""
-    rivals = {rival.id: rival for request in requests for rival in ledger.rivals(request)}
-    for rival in rivals.values():
+    rivals, patches = beneath(ledger, requests)
+    for rival in rivals:
         yield Note(text=f"supersedes edit {rival.id} (→ {rival.requests[0].target_new!r})")
     if lm.arch.model_type in info.experimental:
         yield Note(text=f"{info.name} is experimental on {lm.arch.model_type!r} models")
-    with lm.active(ledger.patches(without=rivals)):
+    with lm.active(patches):
         edit = yield from _named(info.run()(lm, requests, hp), edit_id)
-    return dataclasses.replace(edit, supersedes=tuple(rivals))
+    return dataclasses.replace(edit, supersedes=tuple(rival.id for rival in rivals))
+
+
+def beneath(
+    ledger: Ledger, requests: Sequence[Request]
+) -> tuple[tuple[Edit, ...], tuple[Patch, ...]]:
+    """The edits that a new one of these facts supersedes, and the patches that it comes on top of.
+
+    A batch that answers one of them, among others, goes on acting, and holds that one no more.
+    """
+    rivals = {rival.id: rival for request in requests for rival in ledger.rivals(request)}
+    asked = {request.key() for request in requests}
+    below = (edit for edit in ledger.acting if edit.id not in rivals)
+    return tuple(rivals.values()), tuple(p for edit in below for p in edit.releasing(asked))
 
 
 # -- before -------------------------------------------------------------------------------------

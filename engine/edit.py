@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from .errors import BadInput
-from .patches import KINDS, Patch
+from .patches import KINDS, LowRank, Patch
 from .requests import Request
 
 JsonDict = dict[str, Any]
@@ -39,6 +41,23 @@ class Edit:
     numbers: JsonDict = field(default_factory=dict)
     supersedes: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: new_id())
+
+    @property
+    def row_each(self) -> bool:
+        """Whether every fact has a row of keys of its own in every low-rank patch."""
+        kept = [patch.keys for patch in self.patches if isinstance(patch, LowRank)]
+        return all(keys is not None and len(keys) == len(self.requests) for keys in kept)
+
+    def releasing(self, asked: Collection[Any]) -> tuple[Patch, ...]:
+        """The patches, acting as they do, without the keys of these questions: an edit that is
+        made on top of them is to move those, not to hold them in place.
+
+        asked  see `Request.key`
+        """
+        held = [request.key() not in asked for request in self.requests]
+        if all(held) or not self.row_each:
+            return self.patches
+        return tuple(_holding(patch, held) for patch in self.patches)
 
     def save(self) -> tuple[JsonDict, bytes]:
         """A JSON-safe description, and the tensors as safetensors bytes."""
@@ -79,6 +98,13 @@ class Edit:
         values["patches"] = tuple(patches)
         values["supersedes"] = tuple(described["supersedes"])
         return cls(**values)
+
+
+def _holding(patch: Patch, facts: list[bool]) -> Patch:
+    if not isinstance(patch, LowRank) or patch.keys is None:
+        return patch
+    held = torch.tensor(facts, device=patch.keys.device)
+    return dataclasses.replace(patch, keys=patch.keys * held[:, None, None])
 
 
 def new_id() -> str:

@@ -12,7 +12,7 @@ and drop need not know of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .errors import BadInput, UnknownName
@@ -60,10 +60,9 @@ class Ledger:
         key = request.key()
         return tuple(e for e in self._active if all(r.key() == key for r in e.requests))
 
-    def patches(self, without: Collection[str] = ()) -> tuple[Patch, ...]:
-        """What acts on the model; `without` the edits with these ids."""
-        acting = (edit for edit in self.acting if edit.id not in without)
-        return tuple(patch for edit in acting for patch in edit.patches)
+    def patches(self) -> tuple[Patch, ...]:
+        """What acts on the model."""
+        return tuple(patch for edit in self.acting for patch in edit.patches)
 
     def apply(self, edit: Edit) -> None:
         """Add an edit. What was undone before can no longer be redone."""

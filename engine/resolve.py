@@ -149,7 +149,7 @@ def standing(ledger: Ledger) -> list[Edit]:
         later.update(request.key() for request in edit.requests)
         if edit.id not in solvable or not kept:
             continue
-        whole = len(kept) == len(edit.requests) or not _one_row_each(edit)
+        whole = len(kept) == len(edit.requests) or not edit.row_each
         found.append(edit if whole else _part(edit, kept))
     return found[::-1]
 
@@ -217,7 +217,7 @@ def sought_again(
             best, most = edit, sum(said)
         if all(said) or not left:
             break
-        if not _one_row_each(edit):
+        if not edit.row_each:
             yield Note(text="facts that were asked for at different places cannot be parted.")
             break
         kept = _part(edit, [i for i, done in enumerate(said) if done])
@@ -254,15 +254,9 @@ def inserted(
     return made
 
 
-def _one_row_each(edit: Edit) -> bool:
-    """Whether every fact has a row of its own in every patch."""
-    kept = [patch.keys for patch in edit.patches if isinstance(patch, LowRank)]
-    return all(keys is not None and len(keys) == len(edit.requests) for keys in kept)
-
-
 def _in_order(edit: Edit, requests: Sequence[Request]) -> Edit:
     """The edit with its facts as `requests` has them."""
-    if not _one_row_each(edit):
+    if not edit.row_each:
         return dataclasses.replace(edit, requests=tuple(requests))
     at = {request: i for i, request in enumerate(edit.requests)}
     return _part(edit, [at[request] for request in requests])

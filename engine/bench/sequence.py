@@ -18,6 +18,7 @@ from typing import Any
 
 from ..alarms import growth
 from ..batch import ask_all, said_all, took
+from ..correct import beneath
 from ..edit import Edit
 from ..errors import BadInput, EditFailed, LLMEditError
 from ..evaluate.bootstrap import estimate, percentile
@@ -132,11 +133,11 @@ def _edit(
     """The edit is on the disk before its row says so. Of one question's answers the last counts."""
     began, edit, error = time.perf_counter(), None, ""
     asked = list({request.key(): request for request in requests}.values())
-    rivals = tuple(dict.fromkeys(rival.id for fact in asked for rival in ledger.rivals(fact)))
+    rivals, patches = beneath(ledger, asked)
     try:
-        with lm.active(ledger.patches(without=rivals)):
+        with lm.active(patches):
             made: Edit = yield from method(lm, asked, hp)
-        edit = replace(made, supersedes=(*made.supersedes, *rivals))
+        edit = replace(made, supersedes=(*made.supersedes, *(rival.id for rival in rivals)))
     except EditFailed as failed:
         error = str(failed)
         yield Note(text=f"record {key.partition(':')[2]}: {error}")
