@@ -180,13 +180,15 @@ def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _past(lm: LM, site: str) -> list[Example]:
-    """The examples that the active edits of this method were fitted to."""
-    found = []
+    """The examples that the active edits of this method were fitted to; of a prompt that was
+    edited again, as one fact of a batch, the last."""
+    found = {}
     for asked, wanted in kept_of(lm.patches, site, "prompts", "targets"):
         for prompt, target in zip(asked.tolist(), wanted.tolist(), strict=True):
             ids = ([i for i in row if i != _PAD] for row in (prompt, target))
-            found.append(placed(lm, *ids))
-    return found
+            each = placed(lm, *ids)
+            found[each.prompt] = each
+    return list(found.values())
 
 
 def _taken(lm: LM, layer: int, needed: int, *, fast: bool) -> _Kept:

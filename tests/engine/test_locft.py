@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,6 +157,21 @@ def test_a_batch_is_one_edit() -> None:
     with lm.active(edit.patches):
         assert max(loss(lm, fact) for fact in FACTS) < 0.31
     assert [e.loss for e in events if isinstance(e, EditStep)] == edit.numbers["losses"]
+
+
+def test_of_two_answers_to_one_prompt_the_later_is_kept() -> None:
+    """The first stands in a batch, whose edit stays active for its other fact."""
+    lm, ledger = shared_lm("llama"), Ledger()
+    again = replace(FACTS[0], target_new="London", target_old=None)
+    hp, buffers = params(steps=10, rounds=2), []
+    for facts in (FACTS[:2], (again,), FACTS[2:3]):
+        with lm.active(ledger.patches()):
+            _, edit = finish(locft_bf(lm, facts, hp))
+        ledger.apply(edit)
+        buffers.append(edit.numbers["buffer"])
+    assert buffers == [0, 1, 2]
+    with lm.active(ledger.patches()):
+        assert loss(lm, again) < loss(lm, FACTS[0])
 
 
 def test_a_cancelled_edit_leaves_nothing() -> None:
