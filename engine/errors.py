@@ -134,3 +134,18 @@ class NoSpace(MissingResource):
 
 class OutOfMemory(MissingResource):
     """The model or the edit does not fit."""
+
+
+_NO_MEMORY = (  # said by torch in a plain RuntimeError: on the CPU (Linux, Windows), by MPS
+    "DefaultCPUAllocator: can't allocate memory",
+    "not enough memory: you tried to allocate",
+    "MPS backend out of memory",
+)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether memory ran out. Torch's errors are known by their names and words: this module
+    does not import it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .errors import LLMEditError, ModelUnavailable, OutOfMemory
+from .errors import LLMEditError, ModelUnavailable, OutOfMemory, no_memory
 from .progress import Bar, Progress, only_logging
 from .storage import disk_full, no_room
 
@@ -44,11 +42,12 @@ def in_words(place: Path) -> Iterator[None]:
         yield
     except LLMEditError:
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(
-            f"{place} does not fit into memory.", "Try a smaller model or another --device."
-        ) from error
     except Exception as error:  # whatever the library makes of a damaged or unknown file
+        if no_memory(error):
+            raise OutOfMemory(
+                f"{place} does not fit into memory.",
+                "Try a smaller model, --dtype bf16, or another --device.",
+            ) from error
         if disk_full(error):
             raise no_room(place, "No space left on device") from error
         log.info("loading %s", place, exc_info=True)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
-from .errors import LLMEditError, NoSpace, OutOfMemory
+from .errors import LLMEditError, NoSpace, OutOfMemory, no_memory
 from .events import Event, JobEnded, Problem
 from .memory import MemoryMeter
 
@@ -90,8 +90,8 @@ class Job(Generic[T]):
     def value(self) -> T:
         """The result, waiting for it.
 
-        Raises what the job raised (UnexpectedError around an error without a message for
-        people), or KeyboardInterrupt when it was cancelled.
+        Raises what the job raised (OutOfMemory, NoSpace or UnexpectedError around an error
+        without a message for people), or KeyboardInterrupt when it was cancelled.
         """
         self.wait()
         if self.state == "cancelled":
@@ -99,8 +99,11 @@ class Job(Generic[T]):
         if self.error is not None:
             if hasattr(self.error, "exit_code"):
                 raise self.error
-            problem = describe(self.error)
-            raise UnexpectedError(problem.message, problem.remedy) from self.error
+            known = _resource(self.error)
+            if known is None:
+                problem = describe(self.error)
+                known = UnexpectedError(problem.message, problem.remedy)
+            raise known from self.error
         return self.result  # type: ignore[return-value]
 
     def _append(self, event: Event) -> None:
@@ -318,15 +321,7 @@ def describe(error: BaseException) -> Problem:
             remedy=str(getattr(error, "remedy", "")),
             exit_code=int(error.exit_code),
         )
-    known: LLMEditError | None = None
-    # torch.OutOfMemoryError is recognised by name: this module does not import torch.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        known = OutOfMemory(
-            "out of memory.", "Try a smaller model, --dtype bfloat16, or --device cpu."
-        )
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f" ({error.filename})" if error.filename else ""
-        known = NoSpace(f"no space left on the disk{place}.", "Free some and try again.")
+    known = _resource(error)
     if known is not None:
         return describe(known)
     text = str(error).strip().splitlines()
@@ -336,6 +331,20 @@ def describe(error: BaseException) -> Problem:
         message=f"unexpected error: {shown}",
         remedy="The traceback is in the log.",
     )
+
+
+def _resource(error: BaseException) -> LLMEditError | None:
+    """The error of ours for memory or disk that ran out."""
+    if no_memory(error):
+        return OutOfMemory(
+            "out of memory.",
+            "Try a smaller model, --dtype bf16 or, on a GPU, --device cpu; of many facts fewer "
+            "at a time: --hp together=1, or a smaller file.",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({error.filename})" if error.filename else ""
+        return NoSpace(f"no space left on the disk{place}.", "Free some and try again.")
+    return None
 
 
 def _close(job: Job[Any], work: Generator[Event, None, Any]) -> Generator[Event, None, None]:
