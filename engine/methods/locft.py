@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .. import contexts, hooks
 from ..above import Above, Example, examples, nll, placed
-from ..descent import check, p_old
+from ..descent import check, diverged, p_old
 from ..edit import Edit
 from ..errors import BadRequest
 from ..events import EditStep, Event, Note
@@ -96,7 +96,7 @@ def _fit(
     """Until every example of the buffer is below the loss at which it counts as learnt.
 
     rows   of `above`: those of the new facts, `fresh` of them, and the past ones
-    Returns the mean loss of the batch per step.
+    Returns the mean loss of the batch per step. Raises DivergedLoss.
     """
     sampler = random.Random(hp.seed)
     optimiser = torch.optim.Adam([delta], lr=hp.lr, fused=lm.device.type in ("cpu", "cuda"))
@@ -132,6 +132,8 @@ def _fit(
         open_ = yield from _open(lm, above, rows, site, delta, hp)
         if not open_:
             return losses
+    if not bool(delta.isfinite().all()):
+        raise diverged(f"step {len(losses)} gave values that are no numbers")
     yield Note(text=f"{len(open_)} of {len(rows)} examples are not learnt after {hp.rounds} rounds")
     return losses
 

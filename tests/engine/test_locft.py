@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 
 from engine.above import example, nll
 from engine.edit import Edit
+from engine.errors import DivergedLoss
 from engine.events import EditStep
 from engine.ledger import Ledger
 from engine.lm import LM
@@ -172,6 +174,15 @@ def test_of_two_answers_to_one_prompt_the_later_is_kept() -> None:
     assert buffers == [0, 1, 2]
     with lm.active(ledger.patches()):
         assert loss(lm, again) < loss(lm, FACTS[0])
+
+
+def test_a_last_step_that_diverges_is_said() -> None:
+    lm = shared_lm("gpt2")
+    weights, left = state(lm.model), traces(lm.model)
+    with pytest.raises(DivergedLoss, match=r"step 1 gave values that are no numbers.*--hp lr="):
+        finish(locft_bf(lm, FACTS, params(steps=1, rounds=1, lr=math.inf)))
+    assert state(lm.model) == weights
+    assert traces(lm.model) == left
 
 
 def test_a_cancelled_edit_leaves_nothing() -> None:
