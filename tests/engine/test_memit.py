@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,34 @@ def test_facts_become_likelier_and_undo_is_exact(name: str, text: str) -> None:
     assert traces(lm.model) == hooks_before
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_the_fast_path_equals_the_plain_loop(name: str, text: str) -> None:
-    lm = shared_lm("qwen2")
-    _, fast, _ = run(lm, name, text)
-    _, plain, _ = run(lm, name, text, fast=False)
+@pytest.mark.parametrize("family", CAUSAL)
+def test_alphaedit_leaves_ordinary_directions_as_they_are(family: str, text: str) -> None:
+    """ΔK₀ = 0 (Fang et al. 2025, section 3.1) and eq. 14, of what the method puts in place."""
+    lm = shared_lm(family)
+    _, edit, hp = run(lm, "alphaedit", text, steps=2, contexts=0, rank=0.5, weight=0.5)
+    _, moments = finish(lm.statistics.moments([0, 1], text=text, tokens=10_000))
+    for layer, patch in enumerate(edit.patches):
+        assert patch.site == lm.site("mlp_out", layer)
+        _, vectors = torch.linalg.eigh(moments[layer].C.double())
+        Q, kept = vectors.tensor_split([round(hp.rank * lm.arch.mlp_width)], dim=1)
+        assert kept.shape[1] > 0
+        assert patch.keys is not None
+        B, K = patch.B.double(), patch.keys[:, 0].T.double()
+        assert float(patch.A.norm(dim=0).min()) > 0
+        assert float((B @ kept).norm()) < 1e-4 * float(B.norm())
+        N = Q @ Q.T
+        assert near(B @ (N @ K @ K.T @ N + 0.5 * torch.eye(len(K))), K.T @ N, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [*itertools.product(("memit", "pmet"), CAUSAL), ("alphaedit", "qwen2")]
+)
+def test_the_fast_path_equals_the_plain_loop(name: str, family: str, text: str) -> None:
+    lm = shared_lm(family)
+    small = {"contexts": 1, "steps": 3}
+    fast, plain = (run(lm, name, text, FACTS[:2], fast=f, **small)[1] for f in (True, False))
     for a, b in zip(fast.patches, plain.patches, strict=True):
+        assert float(a.norm()) > 0
         assert near(a.A @ a.B, b.A @ b.B, 1e-3)
 
 
