@@ -25,6 +25,23 @@ LOSS = (
     "doublings", "answer_tokens", "embedding",
 )  # fmt: skip
 
+#: Models that the project names: (model type, layers, width, MLP width); of T5 the decoder.
+MODELS = {
+    "gpt2-xl": ("gpt2", 48, 1600, 6400),
+    "gpt-j": ("gptj", 28, 4096, 16384),
+    "gpt-neox-20b": ("gpt_neox", 44, 6144, 24576),
+    "llama-2-7b": ("llama", 32, 4096, 11008),
+    "llama-3-8b": ("llama", 32, 4096, 14336),
+    "mistral-7b": ("mistral", 32, 4096, 14336),
+    "qwen2.5-7b": ("qwen2", 28, 3584, 18944),
+    "t5-3b": ("t5", 24, 1024, 16384),
+}
+#: Where default.yaml holds as it is: nothing else is published, or known to be better.
+BY_RULE = {
+    "kn": {"gpt-neox-20b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"},  # as EasyEdit
+    "lora": {"gpt2-xl", "gpt-j", "gpt-neox-20b", "qwen2.5-7b"},  # their three quarters are FT-M's
+}
+
 
 def of_published_values() -> list[Path]:
     """Presets of models with somebody's values, those apart that say that the rest is ours."""
@@ -88,3 +105,24 @@ def test_r_rome_as_published_can_be_asked_for(model: str) -> None:
     differ = {key for key in values[0] if values[0][key] != values[1][key]}
     # lr stands in for relative_lr; EasyEdit takes 25 steps for LLaMA-2, of ROME
     assert differ <= {"relative_lr", "steps"}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_model_of_the_list_has_a_preset_or_is_meant_to_have_none(method: str) -> None:
+    info = METHODS[method]
+    general = {"default", str(paths.packaged(f"{method}/default.yaml"))}
+    without = set()
+    for name, (model_type, n_layers, width, mlp_width) in MODELS.items():
+        if model_type in info.families:
+            _, origin = resolve_hparams(
+                method,
+                info.params_class(),
+                model_type=model_type,
+                n_layers=n_layers,
+                width=width,
+                mlp_width=mlp_width,
+                name=name,
+                overrides={},
+            )
+            without |= {name} if set(origin.values()) <= general else set()
+    assert without == BY_RULE.get(method, set())
