@@ -14,6 +14,7 @@ from engine.events import EditStep, Event, Loading, Note, Problem
 from engine.worker import Job
 
 from .narrate import STAGES, narrate, progress
+from .pace import STEPS, Pace, about
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Narrator:
         self._stage = ""
         self._text = ""
         self._written = 0.0
+        self._pace = Pace()
 
     def feed(self, event: Event, kind: str) -> None:
         """Say what an event of a job of this kind is worth."""
@@ -52,10 +54,10 @@ class Narrator:
         elif isinstance(event, Note) and kind == "load":
             self.line(event.text)
         elif isinstance(event, Loading):
-            self._progress(event.stage, progress(event))
+            self._progress(event, event.stage, progress(event))
         elif isinstance(event, EditStep):
-            text = f"step {event.step}/{event.of}: loss {event.loss:.3g}, P(new) {event.p_new:.2f}"
-            self._progress("edit", text if self._rewriting else "editing")
+            values = f" (loss {event.loss:.3g}, P(new) {event.p_new:.2f})"
+            self._progress(event, STEPS, f"step {event.step} of {event.of}", values)
 
     def line(self, text: str) -> None:
         """A line of its own."""
@@ -69,8 +71,10 @@ class Narrator:
             self._width = 0
         self._stage = ""
 
-    def _progress(self, stage: str, text: str) -> None:
+    def _progress(self, event: Loading | EditStep, stage: str, text: str, more: str = "") -> None:
         now = time.monotonic()
+        self._pace.feed(event, event.t if event.job else now)
+        text = ", ".join(filter(None, (text, about(self._pace.left())))) + more
         begun = stage != self._stage
         pause = SMOOTH if self._rewriting else SPARSE
         if not begun and (text == self._text or now - self._written < pause):

@@ -21,6 +21,7 @@ from engine.events import (
 )
 
 from .narrate import STAGES
+from .pace import Pace
 
 VERDICTS = {"good": "✓ ", "partly": "◐ ", "bad": "✗ ", "muted": "■ ", "busy": ""}
 METRICS = ("said", "rephrased", "neighbours", "fluency", "weight")
@@ -42,7 +43,6 @@ class EditState:
     number: int = 0
     old: str = ""
     stage: Loading | None = None
-    stage_began: Loading | None = None
     planned: EditPlanned | None = None
     steps: list[EditStep] = field(default_factory=list)
     findings: dict[str, Finding] = field(default_factory=dict)
@@ -53,15 +53,16 @@ class EditState:
     stands: bool = False
     undone: bool = False
     seconds: float = 0.0
+    pace: Pace = field(default_factory=Pace, repr=False, compare=False)
 
     def feed(self, event: Event) -> None:
         """Take in the next event of the job."""
+        if isinstance(event, (EditStep, Loading)):
+            self.pace.feed(event, event.t)
         if isinstance(event, EditStep):
             self.steps.append(event)
             self.stage = None
         elif isinstance(event, Loading):
-            if self.stage is None or self.stage.stage != event.stage:
-                self.stage_began = event
             self.stage = event
         elif isinstance(event, EditPlanned):
             self.planned, self.stage = event, None
@@ -124,16 +125,6 @@ class EditState:
             return 0.0
         return min(1.0, self.steps[-1].step / max(1, self.steps[-1].of))
 
-    def seconds_left(self) -> float:
-        """Of the stage, or of the optimisation, from the times of its events; NaN at first."""
-        if self.stage is not None:
-            return stage_left(self.stage_began or self.stage, self.stage)
-        recent = self.steps[-6:]
-        if len(recent) < 2:
-            return math.nan
-        pace = (recent[-1].t - recent[0].t) / (len(recent) - 1)
-        return pace * max(0, recent[-1].of - recent[-1].step)
-
     def progress(self) -> str:
         """One short line: what happens now, or how it ended."""
         steps = f"{len(self.steps)} steps" if self.steps else "done"
@@ -146,7 +137,7 @@ class EditState:
             return f"{steps} · asking again" if self.steps else "asking again"
         if not self.steps and not self.stage:
             return "getting ready"
-        left = self.seconds_left()
+        left = self.pace.left()
         eta = "" if math.isnan(left) else f" · {left:.{left < 10:d}f} s left"
         if self.stage:
             return stage_text(self.stage) + eta
@@ -172,13 +163,6 @@ class EditState:
 def layer_of(site: str) -> str:
     """The layer's number in a module name: "model.layers.6.mlp.down_proj" -> "6"."""
     return next((part for part in site.split(".") if part.isdigit()), "")
-
-
-def stage_left(began: Loading, now: Loading) -> float:
-    """Seconds until a stage ends, at the pace it has had; NaN while that is not known."""
-    if now.done <= began.done or now.total <= 0:
-        return math.nan
-    return (now.t - began.t) / (now.done - began.done) * (now.total - now.done)
 
 
 def stage_text(stage: Loading) -> str:

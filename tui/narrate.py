@@ -32,6 +32,7 @@ STAGES = {
     "weights": "loading the model",
     "statistics": "key statistics",
     "contexts": "writing contexts",
+    "edit": "editing",
     "probes": "asking the checks",
     "compare": "asking both states",
     "influence": "weighing the edits",

@@ -45,7 +45,7 @@ def fed(*events: Event) -> EditState:
 
 def test_the_estimate_comes_from_the_steps_own_times() -> None:
     state = fed(*(step(i, t=100 + i * 0.25) for i in range(1, 11)))
-    assert state.seconds_left() == 2.5
+    assert state.pace.left() == 2.5
     assert state.progress() == "step 10/20 · 2.5 s left"
     assert state.share() == 0.5
 
