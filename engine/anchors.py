@@ -12,7 +12,7 @@ Ours; not in the papers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .evaluate.entities import alike
 from .evaluate.probes import neighbours, sentinels
+from .events import Event, Loading
 from .hooks import capture
 from .past import Past, attention_window, shared_beginning
 from .rerun import right_padded
@@ -49,47 +50,62 @@ def names(request: Request, count: int) -> list[str]:
     return [name for name, _ in zip(found, range(count), strict=False)]
 
 
-def keys_of_all(lm: LM, requests: Sequence[Request], layer: int, count: int) -> Tensor | None:
-    """Keys [n, d_ff] for several requests, one after the other: see `keys`."""
-    found = [keys(lm, request, layer, count) for request in requests]
-    kept = [held for held in found if held is not None]
-    return torch.cat(kept) if kept else None
+def keys(
+    lm: LM, requests: Sequence[Request], layers: Sequence[int], count: int
+) -> Generator[Event, None, dict[int, Tensor]]:
+    """Per layer, ascending, keys [n, d_ff] at every position of the requests' prompts asked about
+    other names, one request after the other; {} where there is nothing to anchor.
 
-
-@torch.no_grad()
-def keys(lm: LM, request: Request, layer: int, count: int) -> Tensor | None:
-    """Keys [n, d_ff] at every position of the request's prompt asked about other names.
-
-    What stands before the name is the same in every row, and is run and taken once; but an
-    encoder reads it with what comes behind, and each row whole. None where there is nothing to
-    anchor.
+    All layers are read in one pass. What stands before the name is the same in every row, and is
+    run and taken once; but an encoder reads it with what comes behind, and each row whole.
     """
-    asked = names(request, count)
+    asked = [(request, names(request, count)) for request in requests]
+    total, done = sum(len(own) for _, own in asked), 0
+    if not total:
+        return {}
+    yield Loading(stage="anchors", done=0, total=total, unit="prompts")
+    sites = [lm.subject_site("mlp_out", layer) for layer in layers]
+    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for request, own in asked:
+        for prompts, seen in _read(lm, request, own, sites):
+            for layer, site in zip(layers, sites, strict=True):
+                found[layer].append(seen[site])
+            done += prompts
+            yield Loading(stage="anchors", done=done, total=total, unit="prompts")
+    return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def _read(
+    lm: LM, request: Request, asked: Sequence[str], sites: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """A batch of a request's prompts at a time: how many, and the keys at each site."""
     if not asked:
-        return None
+        return
     assert request.subject is not None
     words = [request.prompt.replace(request.subject, name) for name in asked]
     rows = [lm.prompt(text, chat=request.chat).ids for text in words]
-    site = lm.subject_site("mlp_out", layer)
     shared = 0 if lm.encoder_decoder else shared_beginning(rows)
     if shared >= attention_window(lm):
         shared = 0
-    past = None if lm.encoder_decoder else Past(lm, [rows[0][:shared]], until=site)
-    found = [_seen(lm, site, [rows[0]], past and Past(lm, [()]))]
+    past = None if lm.encoder_decoder else Past(lm, [rows[0][:shared]], until=sites[-1])
     behind = sorted((row[shared:] for row in rows[1:] if len(row) > shared), key=len)
+    yield len(rows) - len(behind), _seen(lm, sites, [rows[0]], past and Past(lm, [()]))
     for start in range(0, len(behind), _BATCH):
-        found.append(_seen(lm, site, behind[start : start + _BATCH], past))
-    return torch.cat(found)
+        some = behind[start : start + _BATCH]
+        yield len(some), _seen(lm, sites, some, past)
 
 
-def _seen(lm: LM, site: str, rows: Sequence[Sequence[int]], past: Past | None) -> Tensor:
-    """Inputs [tokens, d_ff] of the module at every token of the rows, which stand behind the
+@torch.no_grad()
+def _seen(
+    lm: LM, sites: Sequence[str], rows: Sequence[Sequence[int]], past: Past | None
+) -> dict[str, Tensor]:
+    """Inputs [tokens, d_ff] of each module at every token of the rows, which stand behind the
     one row of `past`; an encoder has no past."""
     ids, mask = (x.to(lm.device) for x in right_padded(rows))
-    with capture(lm.model, site, inputs=True, stop=True) as found:
+    with capture(lm.model, *sites, inputs=True, stop=True) as found:
         if past is None:
             lm.body(ids, mask)
         else:
             before = past.mask.expand(len(rows), -1)
             lm.body(ids, torch.cat([before, mask], dim=1), cache=past.cache([0] * len(rows)))
-    return found[site].reshape(*ids.shape, -1)[mask.bool()].float()
+    return {site: x.reshape(*ids.shape, -1)[mask.bool()].float() for site, x in found.items()}

@@ -15,7 +15,7 @@ from . import alarms
 from .correct import hparams_of, made, method_of, said
 from .edit import new_id
 from .errors import AlreadySaid, BadRequest
-from .evaluate.metrics import mean, scores
+from .evaluate.metrics import Pair, mean, scores
 from .evaluate.normalise import same_head
 from .evaluate.probes import TOKENS, fluency, prose
 from .events import Event, Loading, Metric, Note
@@ -23,7 +23,7 @@ from .generate import BATCH
 from .ledger import Ledger
 from .outcome import Answered, Clock, Corrected, Outcome, concluded, provenance_of
 from .requests import Request
-from .tokens import target_ids
+from .tokens import Rendered, target_ids
 
 if TYPE_CHECKING:
     from .lm import LM
@@ -58,7 +58,6 @@ def correct_batch(
     if not info.batch:
         raise BadRequest(f"{method} edits one fact at a time.", "For many: --method memit.")
     hp, sources = hparams_of(lm, info, overrides or {}, seed)
-    yield Loading(stage="probes", done=0, total=0)
     with lm.active(ledger.patches()):
         found = yield from ask_all(lm, requests)
         requests, before, already = _parted(requests, found)
@@ -130,31 +129,44 @@ def _check_distinct(requests: Sequence[Request]) -> None:
 
 
 def ask_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[Answered]]:
-    """The greedy answers, asked in batches, and how likely new and old answer are."""
-    total = 2 * len(requests)
+    """The greedy answers, and how likely new and old answer are, a batch of prompts at a time."""
+    yield _asked(0, len(requests))
     prompts = [lm.prompt(r.prompt, chat=r.chat) for r in requests]
-    each = list(zip(prompts, requests, strict=True))
-    wanted = [(p.ids, target_ids(lm.tokenizer, p, r.target_new)) for p, r in each]
-    room = max(TOKENS, *(len(ids) + _ROOM for _, ids in wanted))
-    texts = lm.answers(prompts, max_tokens=room)
-    yield Loading(stage="probes", done=len(texts), total=total, unit="prompts")
-    new = scores(lm, wanted)
-    rows = {
-        i: (p.ids, target_ids(lm.tokenizer, p, r.target_old))
-        for i, (p, r) in enumerate(each)
-        if r.target_old
+    new = _pairs(lm, prompts, [r.target_new for r in requests])
+    old = _pairs(lm, prompts, [r.target_old for r in requests])
+    room = max([TOKENS, *(len(ids) + _ROOM for _, ids in new.values())])
+    found: list[Answered] = []
+    for start in range(0, len(requests), BATCH):
+        some = range(start, min(start + BATCH, len(requests)))
+        texts = lm.answers([prompts[i] for i in some], max_tokens=room)
+        found += [
+            Answered(text, p_new, p_old, ended=True)
+            for text, p_new, p_old in zip(
+                texts, _likely(lm, new, some), _likely(lm, old, some), strict=True
+            )
+        ]
+        yield _asked(len(found), len(requests))
+    return found
+
+
+def _pairs(lm: LM, prompts: Sequence[Rendered], targets: Sequence[str | None]) -> dict[int, Pair]:
+    """What `scores` takes, of the targets that are known."""
+    return {
+        i: (prompt.ids, target_ids(lm.tokenizer, prompt, target))
+        for i, (prompt, target) in enumerate(zip(prompts, targets, strict=True))
+        if target
     }
-    old = dict(zip(rows, scores(lm, list(rows.values())), strict=True)) if rows else {}
-    yield Loading(stage="probes", done=total, total=total, unit="prompts")
-    return [
-        Answered(
-            answer=text,
-            p_new=math.exp(-new[i].nll),
-            p_old=math.exp(-old[i].nll) if i in old else math.nan,
-            ended=True,
-        )
-        for i, text in enumerate(texts)
-    ]
+
+
+def _likely(lm: LM, pairs: Mapping[int, Pair], some: Sequence[int]) -> list[float]:
+    """How likely the targets of some prompts are; NaN of one that is not known."""
+    known = [i for i in some if i in pairs]
+    found = dict(zip(known, scores(lm, [pairs[i] for i in known]), strict=True))
+    return [math.exp(-found[i].nll) if i in found else math.nan for i in some]
+
+
+def _asked(done: int, total: int) -> Loading:
+    return Loading(stage="probes", done=done, total=total, unit="prompts")
 
 
 def said_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list[bool]]:
@@ -172,8 +184,7 @@ def said_all(lm: LM, requests: Sequence[Request]) -> Generator[Event, None, list
         texts = lm.answers([prompts[i] for i in some], max_tokens=rooms[some[-1]])
         for i, text in zip(some, texts, strict=True):
             found[i] = took(requests[i], text)
-        done = min(start + BATCH, len(order))
-        yield Loading(stage="probes", done=done, total=len(order), unit="prompts")
+        yield _asked(min(start + BATCH, len(order)), len(order))
     return found
 
 
@@ -200,10 +211,16 @@ def _given(requests: Sequence[Request]) -> list[_Probe]:
 
 
 def _probe(lm: LM, asked: Sequence[_Probe]) -> Generator[Event, None, list[str]]:
+    """What is answered, a batch of prompts at a time."""
     if not asked:
         return []
-    yield Loading(stage="probes", done=0, total=len(asked), unit="prompts")
-    return lm.answers([lm.prompt(t, chat=r.chat) for _, r, t in asked], max_tokens=TOKENS)
+    yield _asked(0, len(asked))
+    prompts = [lm.prompt(t, chat=r.chat) for _, r, t in asked]
+    texts: list[str] = []
+    for start in range(0, len(prompts), BATCH):
+        texts += lm.answers(prompts[start : start + BATCH], max_tokens=TOKENS)
+        yield _asked(len(texts), len(prompts))
+    return texts
 
 
 def _compared(asked: Sequence[_Probe], before: Sequence[str], after: Sequence[str]) -> list[Metric]:

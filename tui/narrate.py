@@ -33,6 +33,7 @@ STAGES = {
     "statistics": "key statistics",
     "contexts": "writing contexts",
     "edit": "editing",
+    "anchors": "reading other names",
     "probes": "asking the checks",
     "compare": "asking both states",
     "influence": "weighing the edits",

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import anchors
 from ..closed_form import Solve, past_keys, rows
 from ..edit import Edit
 from ..events import Event
@@ -55,9 +54,8 @@ def alphaedit(
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
 
-    def solved(layer: int, K: Tensor) -> Tensor:
+    def solved(layer: int, K: Tensor, held: Tensor | None) -> Tensor:
         past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
-        held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
         if held is not None:
             past = torch.cat([past, held * (hp.anchor_weight / len(held)) ** 0.5])
         return rows(K, in_null_space(moments[layer], hp, past))

@@ -52,7 +52,7 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     values = found.values
     K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
     past = past_keys(lm, site, hold=hp.past)
-    held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
+    held = (yield from anchors.keys(lm, requests, [layer], hp.anchors)).get(layer)
     weight = lm.arch.mlp_width if hp.weight is None else hp.weight
     solve = weighted(moment, weight, past, held, hp.anchor_weight)
     receive = torch.eye(len(K)).repeat_interleave(K.shape[1], 0)

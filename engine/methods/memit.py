@@ -13,7 +13,7 @@ itself (`past`).
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from ..edit import Edit
 from ..errors import BadRequest
 from ..events import Event, Note
 from ..patches import LowRank
-from ..spreading import Rows, SpreadParams, spread
+from ..spreading import SpreadParams, spread
 from ..values import Value
 from .seeking import sought
 
@@ -51,15 +51,17 @@ def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Eve
     return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
 
 
+Solved = Callable[[int, Tensor, Tensor | None], Tensor]  # as spreading.Rows, and the anchors' keys
+
+
 def least_squares(
     lm: LM, requests: Sequence[Request], hp: MemitParams, moments: Mapping[int, Moment]
-) -> Rows:
+) -> Solved:
     """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
     weight = hp.relative_weight * lm.arch.mlp_width if hp.weight is None else hp.weight
 
-    def share(layer: int, K: Tensor) -> Tensor:
+    def share(layer: int, K: Tensor, held: Tensor | None) -> Tensor:
         past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
-        held = anchors.keys_of_all(lm, requests, layer, hp.anchors)
         return rows(K, weighted(moments[layer], weight, past, held, hp.anchor_weight))
 
     return share
@@ -70,20 +72,24 @@ def inserted(
     requests: Sequence[Request],
     hp: SpreadParams,
     name: str,
-    solved: Rows,
+    solved: Solved,
     moments: dict[int, Moment],
     began: float,
 ) -> Generator[Event, None, Edit]:
     """Values, then an update per layer: what MEMIT, AlphaEdit and PMET share.
 
-    solved  the method's closed form: see `spreading.spread`
+    solved  the method's closed form: see `spreading.Rows`
     began   when setting up began, as of time.perf_counter()
     """
     if not requests:
         raise BadRequest(f"{name} needs a fact to edit.")
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
     found = yield from sought(lm, requests, hp, sites, name, began)
-    patches = yield from spread(lm, requests, found.prompts, found.values, hp, solved)
+    held = yield from anchors.keys(lm, requests, hp.layers, hp.anchors)
+    patches = yield from spread(
+        lm, requests, found.prompts, found.values, hp,
+        lambda layer, K: solved(layer, K, held.pop(layer, None)),
+    )  # fmt: skip
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}
     edit = found.edit(
         name, requests, patches, hp, numbers(found.values),

@@ -115,7 +115,7 @@ def _edit(
     found = yield from sought(lm, [request], hp, (site,), name, began)
 
     (value,) = found.values
-    held = anchors.keys(lm, request, layer, hp.anchors)
+    held = (yield from anchors.keys(lm, [request], [layer], hp.anchors)).get(layer)
     row, denominator = direction(
         name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
     )

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from engine import anchors, hooks
 from engine.evaluate.probes import neighbours, sentinels
+from engine.events import Loading
 from engine.lm import LM
 from engine.requests import Request
 
-from .support import shared_lm
+from .support import close_after, finish, shared_lm, traces
 
 COUNT = 40  # more than one batch of rows
 
@@ -42,16 +43,42 @@ def test_every_position_is_read_and_the_shared_ones_once(family: str, chat: bool
     with torch.no_grad():
         each = [keys_of(lm, site, row) for row in rows]
     wanted = torch.cat([each[0][:shared], *(k[shared:] for k in each)])
-    found = anchors.keys(lm, asked, 1, COUNT)
-    assert found is not None
+    _, each_layer = finish(anchors.keys(lm, [asked], [0, 1], COUNT))
+    found = each_layer[1]
     assert found.shape == wanted.shape
     assert torch.allclose(found.T @ found, wanted.T @ wanted, rtol=1e-4, atol=1e-4)  # any order
 
 
 def test_nothing_is_read_without_a_subject_or_a_count() -> None:
     lm = shared_lm("llama", chat=True)
-    assert anchors.keys(lm, request(subject=None), 1, COUNT) is None
-    assert anchors.keys(lm, request(), 1, 0) is None
+    assert finish(anchors.keys(lm, [request(subject=None)], [1], COUNT)) == ([], {})
+    assert finish(anchors.keys(lm, [request()], [1], 0)) == ([], {})
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
+def test_all_layers_of_many_requests_are_those_of_each(family: str) -> None:
+    lm = shared_lm(family, chat=family != "t5")
+    both = [request(), request(subject=None), request(prompt="Who is France?")]
+    _, together = finish(anchors.keys(lm, both, [0, 1], COUNT))
+    for layer in (0, 1):
+        alone = [finish(anchors.keys(lm, [one], [layer], COUNT))[1].get(layer) for one in both]
+        assert torch.equal(together[layer], torch.cat([x for x in alone if x is not None]))
+
+
+def test_it_is_told_how_many_have_been_read_and_a_close_leaves_nothing() -> None:
+    lm = shared_lm("llama", chat=True)
+    both = [request(), request(prompt="Who is France?")]
+    before, prompts = traces(lm.model), [lm.prompt("Who is Emma?", chat=True)]
+    logits = lm.logits(prompts)
+    events, _ = finish(anchors.keys(lm, both, [0, 1], COUNT))
+    told = [(e.done, e.total) for e in events if isinstance(e, Loading)]
+    total = 2 * COUNT
+    assert told == [(0, total), (1, total), (33, total), (COUNT, total),
+                    (COUNT + 1, total), (COUNT + 33, total), (total, total)]  # fmt: skip
+    for count in range(1, len(events) + 1):
+        close_after(anchors.keys(lm, both, [0, 1], COUNT), count)
+        assert traces(lm.model) == before
+        assert torch.equal(lm.logits(prompts), logits)
 
 
 def test_a_window_shorter_than_the_shared_beginning() -> None:
@@ -61,8 +88,7 @@ def test_a_window_shorter_than_the_shared_beginning() -> None:
     rows = [lm.prompt(f"What is the capital of {name}?", chat=True).ids for name in names]
     with torch.no_grad():
         each = [keys_of(lm, lm.site("mlp_out", 1), row) for row in rows]
-    found = anchors.keys(lm, asked, 1, 3)
-    assert found is not None
+    found = finish(anchors.keys(lm, [asked], [1], 3))[1][1]
     assert len(found) == sum(map(len, rows))
     assert torch.allclose(found.T @ found, sum(k.T @ k for k in each), rtol=1e-4, atol=1e-4)
 

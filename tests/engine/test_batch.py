@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from engine import anchors
 from engine.batch import ask_all, correct_batch, said_all, took
 from engine.errors import AlreadySaid, BadRequest
-from engine.events import EditApplied, EditPlanned, Event, Metric, Note
+from engine.evaluate.metrics import scores
+from engine.evaluate.probes import TOKENS
+from engine.events import EditApplied, EditPlanned, Event, Loading, Metric, Note
 from engine.ledger import Ledger
 from engine.lm import LM
 from engine.outcome import Outcome
 from engine.requests import Request
+from engine.tokens import target_ids
 
 from .support import CORPUS, close_after, finish, shared_lm, state, traces
 
@@ -85,6 +90,66 @@ def test_a_cancelled_batch_leaves_nothing(hp: dict[str, str]) -> None:
         assert ledger.edits == ()
         assert traces(lm.model) == hooks
         assert lm.patches == ()
+
+
+def test_asking_is_told_a_batch_at_a_time_and_answers_as_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lm = shared_lm("llama")
+    facts = [
+        dataclasses.replace(fact, target_old=old)
+        for fact, old in zip(FACTS * 3, ("Emma", None, "city", None, "x") * 2, strict=False)
+    ]
+    whole, at_once = finish(ask_all(lm, facts))
+    assert [(e.done, e.total) for e in whole if isinstance(e, Loading)] == [(0, 9), (9, 9)]
+    prompts = [lm.prompt(fact.prompt, chat=fact.chat) for fact in facts]
+    assert [a.answer for a in at_once] == lm.answers(prompts, max_tokens=TOKENS)
+    wanted = [
+        (p.ids, target_ids(lm.tokenizer, p, f.target_new))
+        for p, f in zip(prompts, facts, strict=True)
+    ]
+    assert [a.p_new for a in at_once] == [math.exp(-s.nll) for s in scores(lm, wanted)]
+
+    monkeypatch.setattr("engine.batch.BATCH", 2)
+    events, found = finish(ask_all(lm, facts))
+    told = [(e.done, e.total) for e in events if isinstance(e, Loading)]
+    assert told == [(0, 9), (2, 9), (4, 9), (6, 9), (8, 9), (9, 9)]
+    assert [a.answer for a in found] == [a.answer for a in at_once]
+    for name in ("p_new", "p_old"):
+        values = [[getattr(a, name) for a in answers] for answers in (found, at_once)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4, nan_ok=True)
+    assert [math.isnan(a.p_old) for a in found] == [not fact.target_old for fact in facts]
+    assert finish(ask_all(lm, []))[1] == []
+
+
+@pytest.mark.parametrize("method", ["memit", "emmet"])
+def test_a_batch_can_be_cancelled_between_any_two_batches_of_prompts(
+    hp: dict[str, str], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.batch.BATCH", 1)
+    monkeypatch.setattr("engine.batch.TOKENS", 2)  # this, and the two below, to take less time
+    monkeypatch.setattr("engine.batch.fluency", lambda _: 1.0)
+    monkeypatch.setattr("engine.batch.alarms.warnings", lambda *_: [])
+    lm, ledger = shared_lm("llama"), Ledger()
+    layers = {"layer": "0"} if method == "emmet" else {"first": "0", "last": "1"}
+    short = {k: v for k, v in hp.items() if k not in ("first", "last")} | layers
+    short |= {"steps": "1", "contexts": "1", "anchors": "4"}
+    prompts = [lm.statement(fact.prompt) for fact in FACTS]
+    run(lm, Ledger(), short, method=method)
+    events, _ = run(lm, Ledger(), short, method=method)
+    stages = [(e.stage, e.done, e.total) for e in events if isinstance(e, Loading)]
+    once = [("probes", float(i), 3.0) for i in range(4)] + [
+        ("probes", float(i), 2.0) for i in range(3)
+    ]
+    assert [stage for stage in stages if stage[0] == "probes"] == once * 2
+    held = [stage for stage in stages if stage[0] == "anchors"]
+    assert held[-1][1] == held[-1][2] == sum(len(anchors.names(fact, 4)) for fact in FACTS)
+    unedited, before, hooks = lm.logits(prompts), state(lm.model), traces(lm.model)
+    for count in [i + 1 for i, event in enumerate(events) if isinstance(event, Loading)]:
+        close_after(correct_batch(lm, ledger, FACTS, method=method, overrides=short), count)
+        assert ledger.edits == lm.patches == ()
+        assert (state(lm.model), traces(lm.model)) == (before, hooks)
+        assert torch.equal(lm.logits(prompts), unedited)
 
 
 def test_a_fact_that_is_known_already_is_left_out_and_said(hp: dict[str, str]) -> None:

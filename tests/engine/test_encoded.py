@@ -303,8 +303,7 @@ def test_anchors_are_read_whole() -> None:
     names = anchors.names(asked, 40)
     prompts = [lm.render(f"What is the capital of {name}?") for name in names]
     wanted = torch.cat([seen(lm, site_of(lm, 1), p.ids, inputs=True) for p in prompts])
-    found = anchors.keys(lm, asked, 1, 40)
-    assert found is not None
+    found = finish(anchors.keys(lm, [asked], [1], 40))[1][1]
     assert found.shape == wanted.shape
     assert torch.allclose(found.T @ found, wanted.T @ wanted, rtol=1e-4, atol=1e-4)  # any order
 
