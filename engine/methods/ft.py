@@ -22,17 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import contexts
-from ..above import Above, examples
+from ..above import Above
 from ..arch import weight_of
 from ..config import Layer
 from ..descent import DescentParams, descend
 from ..edit import Edit
-from ..errors import BadRequest
 from ..events import Event
 from ..hooks import Change
 from ..patches import Dense
-from .planning import planned
+from .posing import posed
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -69,15 +67,9 @@ def ft_m(lm: LM, requests: Sequence[Request], hp: FtParams) -> Generator[Event, 
 def _edit(
     lm: LM, requests: Sequence[Request], hp: FtParams, name: str
 ) -> Generator[Event, None, Edit]:
-    if not requests:
-        raise BadRequest(f"{name} needs a fact to edit.")
-    began = time.perf_counter()
     sites = tuple(lm.site("mlp_out", layer) for layer in hp.layers)
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
-    prompts = [contexts.prompts(lm, request, texts) for request in requests]
-    yield planned(lm, requests, prompts, texts, sites, hp, name)
-    given = examples(lm, requests, prompts, end=hp.end, own=hp.scored == "own")
-    above = Above(lm, given, min(hp.layers), fast=hp.fast)
+    facts = yield from posed(lm, requests, hp, sites, name, own=hp.scored == "own")
+    above = Above(lm, facts.examples, min(hp.layers), fast=hp.fast)
     measured = time.perf_counter()
 
     deltas = [zeros(lm, site) for site in sites]
@@ -97,21 +89,13 @@ def _edit(
         project=clamp,
     )
     kept = getattr(torch, hp.store)
-    return Edit(
-        method=name,
-        requests=tuple(requests),
-        patches=tuple(
-            Dense(site, delta.detach().to(kept)) for site, delta in zip(sites, deltas, strict=True)
-        ),
-        hparams=hp.to_json(),
-        provenance={"layers": list(hp.layers), "contexts": list(texts)},
-        numbers={
-            "p_new": found.p_new,
-            "steps": float(len(found.losses)),
-            "largest": max(float(delta.detach().abs().max()) for delta in deltas),
-            "losses": list(found.losses),
-            "seconds": {"setup": measured - began, "optimise": time.perf_counter() - measured},
-        },
+    largest = max(float(delta.detach().abs().max()) for delta in deltas)
+    return facts.edit(
+        [Dense(site, delta.detach().to(kept)) for site, delta in zip(sites, deltas, strict=True)],
+        found.losses,
+        measured,
+        {"p_new": found.p_new, "largest": largest},
+        layers=list(hp.layers),
     )
 
 

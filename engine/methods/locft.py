@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import contexts, hooks
-from ..above import Above, Example, examples, nll, placed
+from .. import hooks
+from ..above import Above, Example, nll, placed
 from ..descent import check, diverged, p_old
 from ..edit import Edit
-from ..errors import BadRequest
 from ..events import EditStep, Event, Note
 from ..patches import Dense, Patch, kept_of
 from .ft import FtParams, beside, zeros
-from .planning import planned
+from .posing import posed
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -55,15 +54,10 @@ class LocFtParams(FtParams):
 
 def locft_bf(lm: LM, requests: Sequence[Request], hp: LocFtParams) -> Generator[Event, None, Edit]:
     """LocFT-BF. Any number of requests, on top of the active edits of the method."""
-    if not requests:
-        raise BadRequest("locft-bf needs a fact to edit.")
-    began = time.perf_counter()
     (layer,) = hp.layers
     site = lm.site("mlp_out", layer)
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
-    prompts = [contexts.prompts(lm, request, texts) for request in requests]
-    yield planned(lm, requests, prompts, texts, (site,), hp, "locft-bf")
-    fresh = examples(lm, requests, prompts, end=hp.end)
+    facts = yield from posed(lm, requests, hp, (site,), "locft-bf")
+    fresh = facts.examples
     asked = {each.prompt for each in fresh}
     past = [each for each in _past(lm, site) if each.prompt not in asked]  # of a batch: replaced
     kept = _taken(lm, layer, len(past) + len(fresh), fast=hp.fast)
@@ -75,19 +69,9 @@ def locft_bf(lm: LM, requests: Sequence[Request], hp: LocFtParams) -> Generator[
 
     delta = zeros(lm, site)
     losses = yield from _fit(lm, above, rows, len(fresh), site, delta, hp)
-    return Edit(
-        method="locft-bf",
-        requests=tuple(requests),
-        patches=(Dense(site, delta.detach().to(getattr(torch, hp.store)), _facts(fresh)),),
-        hparams=hp.to_json(),
-        provenance={"layers": [layer], "contexts": list(texts), "buffer": len(past)},
-        numbers={
-            "steps": float(len(losses)),
-            "losses": losses,
-            "buffer": float(len(past)),
-            "seconds": {"setup": measured - began, "optimise": time.perf_counter() - measured},
-        },
-    )
+    patch = Dense(site, delta.detach().to(getattr(torch, hp.store)), _facts(fresh))
+    n = len(past)
+    return facts.edit([patch], losses, measured, {"buffer": float(n)}, layers=[layer], buffer=n)
 
 
 def _fit(

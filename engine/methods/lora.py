@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from .. import contexts
-from ..above import Above, examples
+from ..above import Above
 from ..config import Layer
 from ..descent import DescentParams, descend
 from ..edit import Edit
-from ..errors import BadRequest
 from ..events import Event
 from ..hooks import Change
 from ..patches import LowRank
-from .planning import planned
+from .posing import posed
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -54,17 +52,11 @@ class LoraParams(DescentParams):
 
 def lora(lm: LM, requests: Sequence[Request], hp: LoraParams) -> Generator[Event, None, Edit]:
     """LoRA. Any number of requests."""
-    if not requests:
-        raise BadRequest("lora needs a fact to edit.")
-    began = time.perf_counter()
     sites = tuple(
         site for layer in hp.layers for part in hp.parts for site in lm.arch.sites(part, layer)
     )
-    texts = yield from contexts.contexts(lm, hp.contexts, hp.seed)
-    prompts = [contexts.prompts(lm, request, texts) for request in requests]
-    yield planned(lm, requests, prompts, texts, sites, hp, "lora")
-    given = examples(lm, requests, prompts, end=hp.end)
-    above = Above(lm, given, min(hp.layers), fast=hp.fast)
+    facts = yield from posed(lm, requests, hp, sites, "lora")
+    above = Above(lm, facts.examples, min(hp.layers), fast=hp.fast)
     measured = time.perf_counter()
 
     sampler = torch.Generator().manual_seed(hp.seed)
@@ -77,19 +69,8 @@ def lora(lm: LM, requests: Sequence[Request], hp: LoraParams) -> Generator[Event
         hp,
         norm=lambda: math.hypot(*(patch.norm() for patch in _patches(factors, hp))),
     )
-    return Edit(
-        method="lora",
-        requests=tuple(requests),
-        patches=_patches(factors, hp),
-        hparams=hp.to_json(),
-        provenance={"layers": list(hp.layers), "contexts": list(texts)},
-        numbers={
-            "p_new": found.p_new,
-            "steps": float(len(found.losses)),
-            "losses": list(found.losses),
-            "seconds": {"setup": measured - began, "optimise": time.perf_counter() - measured},
-        },
-    )
+    patches, numbers = _patches(factors, hp), {"p_new": found.p_new}
+    return facts.edit(patches, found.losses, measured, numbers, layers=list(hp.layers))
 
 
 def _factors(
