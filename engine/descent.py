@@ -2,13 +2,15 @@
 
 Adam on parameters that act beside the frozen weights, from Δ = 0, on the mean over the examples
 of −log p(target | prompt). Nothing in the model is written, so that a run that diverges, or is
-cancelled, leaves it as it was.
+cancelled, leaves it as it was. What is fitted otherwise, to a buffer or to text as well, takes the
+parts of it: `Steps`, `looked`, `batch`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+import random
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,38 +71,70 @@ def descend(
     project  brings the parameters back to where they may be, after each step
     Yields EditStep. Raises DivergedLoss.
     """
-    optimiser = torch.optim.Adam(parameters, lr=hp.lr, fused=lm.device.type in ("cpu", "cuda"))
-    losses: list[float] = []
-    p_new = 0.0
+    steps, p_new = Steps(adam(lm, parameters, hp)), 0.0
     for step in range(1, hp.steps + 1):
         with hooks.patched(lm.model, changes):
             log_p = above.log_p()
         each = nll(log_p, above.examples)
         loss = each.mean()
-        losses.append(float(loss.detach()))
-        check(losses[0], losses[-1], step)
+        now = steps.seen(loss)
         p_new = float((-each.detach()).exp().mean())
         yield EditStep(
             step=step,
             of=hp.steps,
-            loss=losses[-1],
-            parts={"nll": losses[-1]},
+            loss=now,
+            parts={"nll": now},
             p_new=p_new,
             p_old=p_old(above.examples, log_p),
             delta_norm=norm(),
         )
-        if losses[-1] < hp.stop_loss:
+        if now < hp.stop_loss:
             break
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        steps.take(loss)
         if project is not None:
             project()
-    if not all(bool(each.isfinite().all()) for each in parameters):
-        raise diverged(f"step {len(losses)} gave values that are no numbers")
+    steps.end()
+    losses = steps.losses
     if losses[-1] > losses[0]:
         raise diverged(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
     return Descent(tuple(losses), p_new)
+
+
+def adam(lm: LM, parameters: Sequence[Tensor], hp: DescentParams) -> torch.optim.Adam:
+    """Adam at the rate of `hp`."""
+    return torch.optim.Adam(parameters, lr=hp.lr, fused=lm.device.type in ("cpu", "cuda"))
+
+
+class Steps:
+    """The steps of an optimiser, none of them taken without a look at the loss.
+
+    losses  so far
+    rate    the setting to lower where they diverge
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, rate: str = "lr") -> None:
+        self.losses: list[float] = []
+        self._optimiser = optimiser
+        self._rate = rate
+
+    def seen(self, loss: Tensor) -> float:
+        """The loss that the step to come goes down. Raises DivergedLoss: see `check`."""
+        self.losses.append(float(loss.detach()))
+        check(self.losses[0], self.losses[-1], len(self.losses), self._rate)
+        return self.losses[-1]
+
+    def take(self, loss: Tensor) -> None:
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+
+    def end(self) -> None:
+        """Raises DivergedLoss for parameters that are no numbers: behind the last step there is
+        no loss to tell."""
+        groups = self._optimiser.param_groups
+        if not all(bool(each.isfinite().all()) for group in groups for each in group["params"]):
+            what = f"step {len(self.losses)} gave values that are no numbers"
+            raise diverged(what, self._rate)
 
 
 def check(first: float, last: float, step: int, rate: str = "lr") -> None:
@@ -112,6 +146,37 @@ def check(first: float, last: float, step: int, rate: str = "lr") -> None:
         raise diverged(f"the loss became {last} at step {step}", rate)
     if last > first + _FAR:
         raise diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}", rate)
+
+
+def looked(
+    lm: LM,
+    above: Above,
+    rows: Sequence[int],
+    changes: Mapping[str, hooks.Change],
+    score: Callable[[Sequence[Tensor], Sequence[Example]], Tensor],
+    size: int,
+) -> Iterator[list[tuple[int, float]]]:
+    """The score [n] of examples as things stand, `size` of them at a time: each row of `above`
+    with its own."""
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        with torch.no_grad(), hooks.patched(lm.model, changes):
+            found = score(above.log_p(some), [above.examples[i] for i in some])
+        yield list(zip(some, found.tolist(), strict=True))
+
+
+def batch(
+    open_: Sequence[int],
+    rows: Collection[int],
+    size: int,
+    sampler: random.Random,
+    *,
+    most: int | None = None,
+) -> tuple[list[int], list[int]]:
+    """Rows for a step: open ones, at most `most` (None: `size`), and others that fill it up."""
+    chosen = sampler.sample(open_, min(size if most is None else most, len(open_)))
+    others = sorted(set(rows) - set(chosen))
+    return chosen, sampler.sample(others, min(size - len(chosen), len(others)))
 
 
 def p_old(examples: Sequence[Example], log_p: Sequence[Tensor]) -> float:

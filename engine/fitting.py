@@ -27,7 +27,7 @@ from torch.nn import functional
 from . import contexts, hooks
 from .above import Above, Example, examples, nll
 from .config import HParams
-from .descent import check, diverged, p_old
+from .descent import Steps, batch, looked, p_old
 from .errors import BadSetting
 from .events import EditStep, Event, Loading
 from .patches import LowRank, changes
@@ -84,39 +84,35 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
         [{"params": [a], "lr": hp.fit_lr * _size(a)} for a in A], betas=(0.9, 0.98)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: _pace(done, hp.fit))
-    sampler, losses = random.Random(0), list[float]()
+    sampler, steps = random.Random(0), Steps(optimiser, "fit_lr")
     for step in range(1, hp.fit + 1):
         chosen = _chosen(lacking, sampler)
         some = [above.examples[i] for i in chosen]
-        now = [LowRank(p.site, a, b) for p, a, b in zip(patches, A, B, strict=True)]
-        acting = changes(now, lm.device)  # anew: gradients reach A
+        moved = [LowRank(p.site, a, b) for p, a, b in zip(patches, A, B, strict=True)]
+        acting = changes(moved, lm.device)  # anew: gradients reach A
         with hooks.patched(lm.model, acting):
             log_p = above.log_p(chosen)
         short = _short(log_p, some)
         kl = hp.text_weight * _text_kl(lm, acting, texts[(step - 1) * PASSAGES :][:PASSAGES])
         loss = short.mean() + kl
-        losses.append(float(loss.detach()))
-        check(losses[0], losses[-1], step, "fit_lr")
+        now = steps.seen(loss)
         lacking.update(zip(chosen, short.tolist(), strict=True))
         yield EditStep(
             step=step,
             of=hp.fit,
-            loss=losses[-1],
+            loss=now,
             parts={"facts": float(short.detach().mean()), "kl": float(kl.detach())},
             p_new=float((-nll(log_p, some).detach()).exp().mean()),
             p_old=p_old(some, log_p),
-            delta_norm=_norm(now),
+            delta_norm=_norm(moved),
         )
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        steps.take(loss)
         schedule.step()
-    if not all(bool(a.isfinite().all()) for a in A):
-        raise diverged("the last step gave values that are no numbers", "fit_lr")
+    steps.end()
     return dataclasses.replace(
         edit,
         patches=tuple(_moved(p, a.detach().to(p.A)) for p, a in zip(patches, A, strict=True)),
-        numbers={**edit.numbers, "fit": losses},
+        numbers={**edit.numbers, "fit": steps.losses},
     )
 
 
@@ -173,11 +169,8 @@ def _looked(
     """What each example lacks to begin with, by its row."""
     found: dict[int, float] = {}
     rows = list(range(len(above.examples)))
-    for start in range(0, len(rows), FACTS):
-        some = rows[start : start + FACTS]
-        with torch.no_grad(), hooks.patched(lm.model, changes(patches, lm.device)):
-            short = _short(above.log_p(some), [above.examples[i] for i in some])
-        found.update(zip(some, short.tolist(), strict=True))
+    for some in looked(lm, above, rows, changes(patches, lm.device), _short, FACTS):
+        found.update(some)
         yield Loading(stage="probes", done=len(found), total=len(rows), unit="prompts")
     return found
 
@@ -185,9 +178,8 @@ def _looked(
 def _chosen(lacking: Mapping[int, float], sampler: random.Random) -> list[int]:
     """Half of a batch from the facts that were not learnt when last seen, the rest from any."""
     open_ = [i for i, short in lacking.items() if short > 0]
-    some = sampler.sample(open_, min(FACTS // 2, len(open_)))
-    others = sorted(set(lacking) - set(some))
-    return [*some, *sampler.sample(others, min(FACTS - len(some), len(others)))]
+    some, others = batch(open_, lacking, FACTS, sampler, most=FACTS // 2)
+    return [*some, *others]
 
 
 def _pace(done: int, steps: int) -> float:

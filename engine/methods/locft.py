@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .. import hooks
 from ..above import Above, Example, nll, placed
-from ..descent import check, diverged, p_old
+from ..descent import Steps, adam, batch, looked, p_old
 from ..edit import Edit
 from ..events import EditStep, Event, Note
 from ..patches import Dense, Patch, kept_of
@@ -83,67 +83,50 @@ def _fit(
     Returns the mean loss of the batch per step. Raises DivergedLoss.
     """
     sampler = random.Random(hp.seed)
-    optimiser = torch.optim.Adam([delta], lr=hp.lr, fused=lm.device.type in ("cpu", "cuda"))
-    losses: list[float] = []
+    steps = Steps(adam(lm, [delta], hp))
     open_ = rows[:fresh]
     for round_ in range(hp.rounds):
         for step in range(1, hp.steps + 1):
-            chosen, others = _batch(open_, rows, hp.batch, sampler)
-            batch = [*chosen, *others]
+            chosen, others = batch(open_, rows, hp.batch, sampler)
+            some = [*chosen, *others]
             with hooks.patched(lm.model, {site: beside(delta)}):
-                log_p = above.log_p(batch)
-            run = [above.examples[i] for i in batch]
+                log_p = above.log_p(some)
+            run = [above.examples[i] for i in some]
             each = nll(log_p, run)
             loss = each.mean()
-            losses.append(float(loss.detach()))
-            check(losses[0], losses[-1], len(losses))
+            now = steps.seen(loss)
             yield EditStep(
                 step=round_ * hp.steps + step,
                 of=hp.rounds * hp.steps,
-                loss=losses[-1],
-                parts={"nll": losses[-1]},
+                loss=now,
+                parts={"nll": now},
                 p_new=float((-each.detach()[: len(chosen)]).exp().mean()),
                 p_old=p_old(run[: len(chosen)], log_p[: len(chosen)]),
                 delta_norm=float(delta.detach().norm()),
             )
             if bool((each.detach()[: len(chosen)] < hp.stop_loss).all()):
                 break
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            steps.take(loss)
             if hp.epsilon is not None:
                 delta.detach().clamp_(-hp.epsilon, hp.epsilon)
         open_ = yield from _open(lm, above, rows, site, delta, hp)
         if not open_:
-            return losses
-    if not bool(delta.isfinite().all()):
-        raise diverged(f"step {len(losses)} gave values that are no numbers")
+            return steps.losses
+    steps.end()
     yield Note(text=f"{len(open_)} of {len(rows)} examples are not learnt after {hp.rounds} rounds")
-    return losses
-
-
-def _batch(
-    open_: list[int], rows: list[int], size: int, sampler: random.Random
-) -> tuple[list[int], list[int]]:
-    """Open examples, as many as fit, and others of the buffer that fill up the batch."""
-    chosen = sampler.sample(open_, min(size, len(open_)))
-    others = sorted(set(rows) - set(chosen))
-    return chosen, sampler.sample(others, min(size - len(chosen), len(others)))
+    return steps.losses
 
 
 def _open(
     lm: LM, above: Above, rows: list[int], site: str, delta: Tensor, hp: LocFtParams
 ) -> Generator[Event, None, list[int]]:
     """The examples that are not learnt, or not any more."""
-    found: list[int] = []
-    for start in range(0, len(rows), hp.batch):
-        some = rows[start : start + hp.batch]
-        with torch.no_grad(), hooks.patched(lm.model, {site: beside(delta)}):
-            each = nll(above.log_p(some), [above.examples[i] for i in some])
-        found += [i for i, x in zip(some, each.tolist(), strict=True) if not x < hp.stop_loss]
+    found: list[tuple[int, float]] = []
+    for some in looked(lm, above, rows, {site: beside(delta)}, nll, hp.batch):
+        found += some
         if len(rows) > hp.batch:
-            yield Note(text=f"looked at {min(start + hp.batch, len(rows))} of {len(rows)}")
-    return found
+            yield Note(text=f"looked at {len(found)} of {len(rows)}")
+    return [i for i, loss in found if not loss < hp.stop_loss]
 
 
 # -- the buffer ---------------------------------------------------------------------------------
