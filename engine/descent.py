@@ -26,7 +26,7 @@ from .events import EditStep, Event
 if TYPE_CHECKING:
     from .lm import LM
 
-_FAR = 20.0  # nats above where it began: a loss that comes back from there is not waited for
+FAR = 20.0  # nats above where it began: a loss that comes back from there is not waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def check(first: float, last: float, step: int, rate: str = "lr") -> None:
     """
     if not math.isfinite(last):
         raise diverged(f"the loss became {last} at step {step}", rate)
-    if last > first + _FAR:
+    if last > first + FAR:
         raise diverged(f"the loss rose from {first:.3g} to {last:.3g} at step {step}", rate)
 
 

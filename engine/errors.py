@@ -2,7 +2,7 @@
 
 LLMEditError                 exit code 1: the work failed
 ├── EditFailed               the method ran and gave nothing usable
-│   ├── DivergedLoss         the loss became NaN or infinite
+│   ├── DivergedLoss         the loss became NaN or infinite, or rose
 │   └── SingularCovariance   the key statistics cannot be inverted
 ├── BadInput                 exit code 2: usage or configuration
 │   ├── UnknownName          no such model, method, edit ... (says what is near)
@@ -53,7 +53,7 @@ class EditFailed(LLMEditError):
 
 
 class DivergedLoss(EditFailed):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, or rose from where it began."""
 
 
 class SingularCovariance(EditFailed):

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from . import fisher
 from .config import HParams
+from .descent import FAR
 from .errors import DivergedLoss
 from .events import EditStep, Event
 from .rerun import Full, Place, Suffix, rerun
@@ -195,7 +196,7 @@ def _optimise(
             deltas.copy_(torch.where(still[:, None], _projected(moved, longest), before))
     with torch.no_grad():
         longer = shaped(_projected(deltas * hp.extend, _clamp(step, hp) * norms))
-    return [fact.value(run, delta) for fact, delta in zip(facts, longer, strict=True)]
+    return [fact.value(run, delta, hp) for fact, delta in zip(facts, longer, strict=True)]
 
 
 def _step(
@@ -235,6 +236,12 @@ def _told(
         p_old=_mean([fact.p_old for fact in facts if not math.isnan(fact.p_old)]),
         delta_norm=float(deltas.norm(dim=1).mean()),
     )
+
+
+def _diverged(what: str, hp: ValueParams) -> DivergedLoss:
+    rate = "lr" if hp.lr is not None else "relative_lr"
+    remedy = f"Lower the rate (--hp {rate}=...) or the clamp (--hp clamp=...)."
+    return DivergedLoss(f"{what}; the model is as it was.", remedy)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -296,6 +303,7 @@ class _Fact:
         self._said_in = [False] * len(self._turns)
         self._held = 0  # steps running at which every turn, when it was last seen, said the target
         self._before: Tensor | None = None  # log p₀
+        self._nll = math.nan  # at δ = 0
         self._first = 0
 
     def place(self, run: Full | Suffix, first: int) -> None:
@@ -329,11 +337,10 @@ class _Fact:
         total = torch.stack(list(parts.values())).sum()
         self.parts = {name: float(part.detach()) for name, part in parts.items()}
         self.losses.append(float(total.detach()))
+        if len(self.losses) == 1:
+            self._nll = self.parts["nll"]
         if not math.isfinite(self.losses[-1]):
-            raise DivergedLoss(
-                f"the loss became {self.losses[-1]} at step {step}.",
-                "Lower the rate (--hp lr=...) or the clamp (--hp clamp=...).",
-            )
+            raise _diverged(f"the loss became {self.losses[-1]} at step {step}", hp)
         if self._old >= 0:
             self.p_old = float(rows[:, 0, self._old].detach().exp().mean())
         self._judge(said.detach().exp(), ended.detach().exp(), step, hp)
@@ -372,7 +379,12 @@ class _Fact:
         self._sure[(step - 1) % len(self._turns)] = least
         self.done = min(self._sure) > hp.stop_probability or self.losses[-1] < hp.stop_loss
 
-    def value(self, run: Full | Suffix, delta: Tensor) -> Value:
+    def value(self, run: Full | Suffix, delta: Tensor, hp: ValueParams) -> Value:
+        """What was found. Raises DivergedLoss where it makes the target far less likely; on the
+        way there, at a high rate, a loss can rise a good deal and come back."""
+        now = self.parts["nll"]
+        if now > self._nll + FAR:
+            raise _diverged(f"the target's loss rose from {self._nll:.3g} to {now:.3g}", hp)
         return Value(
             run.keys[self.own],
             run.outputs[self.own],

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import contexts, values
+from engine import contexts, hooks, values
+from engine.errors import DivergedLoss
 from engine.events import EditStep, Event
 from engine.lm import LM
 from engine.methods.memit import MemitParams
@@ -21,7 +22,7 @@ from engine.tokens import Rendered, continuation, parting, target_ids
 from engine.value_rows import row_of
 from engine.values import Value, optimise_values
 
-from .support import optimise_value, shared_lm
+from .support import optimise_value, shared_lm, state, traces
 
 REQUEST = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="Paris")
 TEXTS = ("The old tower", "Because the people", "Emma wrote", "In the north")
@@ -64,6 +65,32 @@ def test_it_goes_on_until_every_turn_is_sure() -> None:
     assert len(sure) == 1
     both, _ = optimise(turns=2, stop_probability=0.0)
     assert len(both) == 2  # the second turn had not been asked after the first step
+
+
+@pytest.mark.parametrize(("changes", "rate"), [({}, "relative_lr"), ({"lr": 0.1}, "lr")])
+def test_a_loss_may_rise_on_the_way_but_not_end_there(changes: dict[str, Any], rate: str) -> None:
+    lm = shared_lm("llama")
+    weights, left = state(lm.model), traces(lm.model)
+    hp = RomeParams(layer=0, steps=4, relative_lr=1.0, **changes)
+    sharpness = 1
+
+    def search(*each: int) -> list[float]:
+        nonlocal sharpness
+        run, seen = optimise_value(lm, REQUEST, _given(lm), hp), list[float]()
+        sharpness = each[0]
+        with hooks.patched(lm.model, {lm.arch.lm_head: lambda _x, y: sharpness * y}):
+            for event in run:
+                assert isinstance(event, EditStep)
+                seen.append(event.parts["nll"])
+                sharpness = each[event.step] if event.step < len(each) else 1
+        return seen
+
+    risen = search(1, 40, 40, 1)
+    assert min(risen[1:3]) > risen[0] + 40
+    with pytest.raises(DivergedLoss, match=rf"the target's loss rose from .*--hp {rate}=") as told:
+        search(1, 1, 1, 40)
+    assert f"from {risen[0]:.3g} to" in told.value.message
+    assert (state(lm.model), traces(lm.model)) == (weights, left)
 
 
 OTHERS = (
