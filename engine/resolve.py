@@ -3,7 +3,7 @@
 Edits made one after the other were each solved in the presence of those before it, and moved
 the earlier ones' keys a little; where one of those is dropped, what the later ones relied on is
 gone. From the keys that their patches keep, and where those were to go from the unedited map, one
-system per site gives every fact what it asked for at once (`closed_form.resolve`). Facts that are
+system per site gives every fact what it asked for at once (engine/joint.py). Facts that are
 not said even then can be inserted anew beside the others (`again`): what they asked for, they asked
 of a model that is another by now. Or what all of them are moved by is fitted together (`fit`).
 
@@ -19,17 +19,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from . import alarms, closed_form
+from . import alarms
 from .batch import ask_all, judged, said_all, said_metric, verdict_of
 from .config import COMMAND_LINE, Source, as_texts, build
 from .correct import hparams_of, method_of
 from .edit import Edit, new_id
 from .errors import BadRequest, EditFailed
 from .evaluate.probes import fluency, prose
-from .events import EditPlanned, Event, Finding, Loading, Metric, Note
+from .events import EditPlanned, Event, Finding, Metric, Note
 from .fitting import FitParams, fitted
+from .joint import sites_of, solved_again
 from .ledger import RESOLVED, Ledger
 from .methods import MethodInfo
 from .outcome import Clock, Outcome, concluded, provenance_of
@@ -60,6 +59,9 @@ class ResolveParams(FitParams):
     weight: float | None = None  # λ; None: relative_weight · d_ff
     relative_weight: float = 1.0
     tokens: int = 60_000
+    anchors: int | None = None  # other names that each fact is held off; None: as it was when it
+    # was made, fewer where facts are many
+    anchor_weight: float = 1000.0  # β
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +111,7 @@ def resolve(
         raise BadRequest("later edits answer every fact of those that can be solved again.")
     requests = [request for edit in edits for request in edit.requests]
     insert = _insert(lm, ledger, requests[0], hp, seed) if hp.again else None
-    sites, made = _sites(edits), edit_id or new_id()
+    sites, made = sites_of(edits), edit_id or new_id()
     yield _planned(made, edits, sites, hp)
     yield _told(requests, edits, sites)
     with lm.active(ledger.patches()):
@@ -177,26 +179,6 @@ def renewed(
         with lm.active(beside):
             edit = yield from fitted(lm, edit, hp)
     return edit
-
-
-def solved_again(
-    lm: LM, edits: Sequence[Edit], hp: ResolveParams, beside: Sequence[Patch] = ()
-) -> Generator[Event, None, Edit]:
-    """The edit that takes the place of `edits`, which are all `resolvable`; nothing is asked.
-
-    beside  patches of other edits, which go on acting
-    Raises SingularCovariance, EditFailed.
-    """
-    patches = yield from _solved(lm, edits, _sites(edits), hp, beside)
-    requests = tuple(request for edit in edits for request in edit.requests)
-    return Edit(
-        method=RESOLVED,
-        requests=requests,
-        patches=tuple(patches),
-        hparams=hp.to_json(),
-        numbers={"facts": len(requests), "edits": len(edits)},
-        supersedes=tuple(edit.id for edit in edits),
-    )
 
 
 def sought_again(
@@ -275,10 +257,6 @@ def _part(edit: Edit, facts: Sequence[int]) -> Edit:
     return dataclasses.replace(edit, requests=requests, patches=tuple(patches))
 
 
-def _sites(edits: Sequence[Edit]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(patch.site for edit in edits for patch in edit.patches))
-
-
 def _planned(
     edit: str, edits: Sequence[Edit], sites: tuple[str, ...], hp: ResolveParams
 ) -> EditPlanned:
@@ -315,47 +293,3 @@ def _told(requests: Sequence[Request], edits: Sequence[Edit], sites: tuple[str, 
             for label in (*facts, *([f"and {left} more"] if left > 0 else []))
         ),
     )
-
-
-def _solved(
-    lm: LM,
-    edits: Sequence[Edit],
-    sites: Sequence[str],
-    hp: ResolveParams,
-    beside: Sequence[Patch],
-) -> Generator[Event, None, list[LowRank]]:
-    """What takes the place of the patches of all edits, site by site."""
-    stack = lm.arch.reader
-    layers = {stack.site("mlp_out", layer): layer for layer in range(stack.n_layers)}
-    moments = yield from lm.statistics.moments(
-        sorted(layers[site] for site in sites), text=hp.text, tokens=hp.tokens
-    )
-    weight = hp.relative_weight * stack.mlp_width if hp.weight is None else hp.weight
-    found = []
-    for done, site in enumerate(sites):
-        yield Loading(stage="layers", done=done, total=len(sites), unit="layers")
-        there = [p for e in edits for p in e.patches if isinstance(p, LowRank) and p.site == site]
-        none = torch.empty(0, stack.mlp_width, device=lm.device)
-        solve = closed_form.weighted(moments[layers[site]], weight, none)
-        others = [patch for patch in beside if patch.site == site]
-        again = closed_form.resolve(there, solve, hp.ridge, others)
-        found += _joined(again)
-    return found
-
-
-def _joined(patches: Sequence[LowRank]) -> list[LowRank]:
-    """As few patches as hold them: one for those whose facts have as many keys each."""
-    by_count: dict[int, list[LowRank]] = {}
-    for patch in patches:
-        assert patch.keys is not None
-        by_count.setdefault(patch.keys.shape[1], []).append(patch)
-    return [
-        LowRank(
-            same[0].site,
-            torch.cat([p.A for p in same], dim=1),
-            torch.cat([p.B for p in same]),
-            torch.cat([p.keys for p in same if p.keys is not None]),
-            torch.cat([p.moves for p in same if p.moves is not None], dim=1),
-        )
-        for same in by_count.values()
-    ]
