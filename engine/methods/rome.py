@@ -30,6 +30,8 @@ from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
 from ..events import Event, Note
+from ..patches import Patch
+from ..quantised import norm
 from ..rerun import Place
 from ..values import Value, ValueParams
 from .seeking import sought
@@ -37,6 +39,8 @@ from .seeking import sought
 if TYPE_CHECKING:
     from ..lm import LM
     from ..requests import Request
+
+LONG = 0.2  # ‖Δ‖_F/‖W‖_F of one edit; ordinary ones on the default model: about 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,20 @@ def _edit(
         name, [request], [patch], hp, numbers, layer=layer, statistics_tokens=moment.tokens
     )
     yield Note(text=_told(site, value, denominator))
+    if warning := _too_long(lm, patch):
+        yield Note(text=warning)
     return edit
+
+
+def _too_long(lm: LM, patch: Patch) -> str:
+    """What is said of an update that is long beside its weight; "" for one that is not."""
+    update, weight = patch.norm(), norm(lm.model.get_submodule(patch.site))
+    if not update > LONG * weight:  # NaN: a weight that cannot be read
+        return ""
+    return (
+        f"the update of {patch.site} is long: its norm is {update:.3g}, the weight's "
+        f"{weight:.3g}. Beyond {LONG:g} of it other answers may suffer: ask for some, or undo"
+    )
 
 
 def _numbers(value: Value, denominator: float) -> dict[str, float]:

@@ -274,7 +274,7 @@ def test_cancelling_after_any_event_leaves_nothing(text: str) -> None:
         assert (state(lm.model), traces(lm.model)) == (weights, {})
         if len(events) < count:
             break
-    assert [e.kind for e in events][-4:] == ["EditStep"] * 3 + ["Note"]
+    assert [e.kind for e in events][-5:] == ["EditStep"] * 3 + ["Note"] * 2
 
 
 # -- what stands around it ----------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import contexts, hooks
+from engine import contexts, hooks, quantised
 from engine.arch import weight_of
 from engine.batch import ask_all, took
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss, EditFailed
 from engine.events import EditPlanned, EditStep, Event, Note
 from engine.lm import LM
-from engine.methods.rome import RomeParams, direction, r_rome, rome
+from engine.methods.rome import LONG, RomeParams, direction, r_rome, rome
 from engine.requests import Request
 from engine.tokens import Rendered, last_token, target_ids
 from engine.values import Value
@@ -464,7 +465,7 @@ def test_cancelling_after_any_event_leaves_nothing(family: str, fast: bool, text
         if len(events) < count:
             break
     kinds = [e.kind for e in events]
-    assert kinds[-5:] == ["EditPlanned", "EditStep", "EditStep", "EditStep", "Note"]
+    assert kinds[-6:] == ["EditPlanned", *["EditStep"] * 3, "Note", "Note"]
 
 
 def test_what_is_told_on_the_way(text: str) -> None:
@@ -472,7 +473,7 @@ def test_what_is_told_on_the_way(text: str) -> None:
     hp = params(text)
     events, edit = run(lm, hp)
     kinds = [e.kind for e in events if e.kind != "Loading"]
-    assert kinds == ["EditPlanned", *["EditStep"] * 8, "Note"]
+    assert kinds == ["EditPlanned", *["EditStep"] * 8, "Note", "Note"]  # it is long: see below
     planned = next(e for e in events if isinstance(e, EditPlanned))
     prompt = lm.statement(REQUEST.prompt)
     at = last_token(prompt, "Space Needle")
@@ -496,6 +497,36 @@ def test_what_is_told_on_the_way(text: str) -> None:
     assert edit.numbers["value_before"] == pytest.approx(float(value.output.norm()), rel=1e-4)
     after = float((value.output + value.delta).norm())
     assert edit.numbers["value_after"] == pytest.approx(after, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_an_update_that_is_long_beside_its_weight_is_said_to_be(method: str, text: str) -> None:
+    lm = shared_lm("gpt2")
+    weight = float(lm.model.get_submodule(lm.site("mlp_out", 0)).weight.norm())
+    told = {}
+    for clamp in (0.02, 50.0):
+        events, edit = run(lm, params(text, clamp=clamp), method=method)
+        (patch,) = edit.patches
+        told[patch.norm() > LONG * weight] = [e.text for e in events if isinstance(e, Note)][1:]
+    assert told[False] == []
+    (said,) = told[True]
+    sizes = f"its norm is {patch.norm():.3g}, the weight's {weight:.3g}"
+    assert f"the update of {patch.site} is long: {sizes}" in said
+
+
+@pytest.mark.parametrize("load_in", ["4bit", "8bit"])
+def test_so_it_is_beside_a_quantised_weight(
+    load_in: str, text: str, tiny_folder: Callable[..., Path]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = tiny_folder("llama", width=64, mlp_width=128)
+    _, lm = finish(LM.load(str(folder), dtype="fp32", device="cpu", load_in=load_in))
+    events, edit = run(lm, params(text, relative_lr=3.0))
+    (patch,) = edit.patches
+    weight = quantised.norm(lm.model.get_submodule(patch.site))
+    assert patch.norm() > LONG * weight
+    *_, said = [e.text for e in events if isinstance(e, Note)]
+    assert f"its norm is {patch.norm():.3g}, the weight's {weight:.3g}" in said
 
 
 def test_in_a_chat_the_end_of_turn_is_part_of_the_target(text: str) -> None:
