@@ -8,12 +8,14 @@ map, so that nothing is sought again: `closed_form.resolve`. Other names that an
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import anchors, closed_form
+from .config import HParams
 from .edit import Edit
 from .events import Event, Loading
 from .ledger import RESOLVED
@@ -22,13 +24,32 @@ from .patches import LowRank, Patch
 if TYPE_CHECKING:
     from .lm import LM
     from .requests import Request
-    from .resolve import ResolveParams
 
 NAMES = 400  # other names in all, or one for each fact
 
 
+@dataclass(frozen=True, kw_only=True)
+class JointParams(HParams):
+    """How exactly the facts are asked for, against what ordinary keys are worth."""
+
+    ridge: float = 0.1  # 0: exactly; 1: as MEMIT
+    weight: float | None = None  # λ; None: relative_weight · d_ff
+    relative_weight: float = 1.0
+    text: str = "wikipedia-vital"  # what C is measured on
+    tokens: int = 60_000
+    anchors: int | None = None  # other names that each fact is held off; None: as it was when it
+    # was made, fewer where facts are many
+    anchor_weight: float = 1000.0  # β
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not self.weight > 0:
+            raise ValueError(f"'weight' must be above 0, not {self.weight!r}.")
+        if self.ridge < 0 or (self.anchors or 0) < 0:
+            raise ValueError("'ridge' and 'anchors' must not be below 0.")
+
+
 def solved_again(
-    lm: LM, edits: Sequence[Edit], hp: ResolveParams, beside: Sequence[Patch] = ()
+    lm: LM, edits: Sequence[Edit], hp: JointParams, beside: Sequence[Patch] = ()
 ) -> Generator[Event, None, Edit]:
     """The edit that takes the place of `edits`, which are all `resolvable`; nothing is asked.
 
@@ -54,7 +75,7 @@ def sites_of(edits: Sequence[Edit]) -> tuple[str, ...]:
 
 
 def _anchors(
-    lm: LM, edits: Sequence[Edit], hp: ResolveParams
+    lm: LM, edits: Sequence[Edit], hp: JointParams
 ) -> Generator[Event, None, tuple[int, dict[int, Tensor]]]:
     """How many other names each fact is held off, and per layer their keys [m, d_ff]: at the layers
     that an edit changes, those of its own facts."""
@@ -86,7 +107,7 @@ def _layers(lm: LM) -> dict[str, int]:
 def _solved(
     lm: LM,
     edits: Sequence[Edit],
-    hp: ResolveParams,
+    hp: JointParams,
     held: Mapping[int, Tensor],
     beside: Sequence[Patch],
 ) -> Generator[Event, None, list[LowRank]]:

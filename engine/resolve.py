@@ -28,7 +28,7 @@ from .errors import BadRequest, EditFailed
 from .evaluate.probes import fluency, prose
 from .events import EditPlanned, Event, Finding, Metric, Note
 from .fitting import FitParams, fitted
-from .joint import sites_of, solved_again
+from .joint import JointParams, sites_of, solved_again
 from .ledger import RESOLVED, Ledger
 from .methods import MethodInfo
 from .outcome import Clock, Outcome, concluded, provenance_of
@@ -50,25 +50,17 @@ Insert = Callable[[Sequence["Request"]], Generator[Event, None, list[Edit]]]  # 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolveParams(FitParams):
-    """How exactly the facts are asked for, against what ordinary keys are worth."""
+class ResolveParams(FitParams, JointParams):
+    """How facts are solved again, and what is done for those that are not said even then."""
 
-    ridge: float = 0.1  # 0: exactly; 1: as MEMIT
     again: int = 0  # rounds in which facts that are not said are inserted anew ...
     method: str = "memit"  # ... with this method, set as for its last edit or for the model
-    weight: float | None = None  # λ; None: relative_weight · d_ff
-    relative_weight: float = 1.0
-    tokens: int = 60_000
-    anchors: int | None = None  # other names that each fact is held off; None: as it was when it
-    # was made, fewer where facts are many
-    anchor_weight: float = 1000.0  # β
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"'weight' must be above 0, not {self.weight!r}.")
-        if self.ridge < 0 or self.again < 0:
-            raise ValueError("'ridge' and 'again' must not be below 0.")
+        FitParams.__post_init__(self)
+        JointParams.__post_init__(self)
+        if self.again < 0:
+            raise ValueError("'again' must not be below 0.")
 
 
 def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
