@@ -72,7 +72,8 @@ def anchored(
     if not any(bool(value.delta.any()) for value in found):
         raise EditFailed(
             "no value is within twice the length that values have on the unedited model.",
-            "The edits before it have gone too far: undo some, or leave out norm_anchor.",
+            "It asks for more than others do, or edits before it have gone far: leave out "
+            "norm_anchor, or undo some.",
         )
     return found
 

@@ -133,7 +133,7 @@ def test_values_twice_as_long_are_not_written() -> None:
     assert [e.text for e in events if isinstance(e, Note)] == [
         next(e.text for e in events if "'Emma lives in' is not written" in getattr(e, "text", ""))
     ]
-    with pytest.raises(EditFailed, match="undo some, or leave out norm_anchor"):
+    with pytest.raises(EditFailed, match="leave out norm_anchor, or undo some"):
         finish(norm_anchor.anchored(lm, FACTS[1:], TEXTS, [long], hp))
 
 
