@@ -51,12 +51,8 @@ def preconditioner(lm: LM, place: Place, *, text: str) -> Generator[Event, None,
     name = f"fisher-{digest(sites)}-{drawn.digest}-{LENGTH}-{PER_DIMENSION}"
     found = lm.kept.get(name)
     if not isinstance(found, Tensor):
-        file = kept_at(lm, name)
-        kept = measured.load(file, "F")
-        if kept is None:
-            kept = {"F": (yield from _measured(lm, sites, drawn.passages))}
-            measured.save(file, kept)
-        found = lm.kept[name] = inverse_root(kept["F"]).to(lm.device)
+        F = yield from measured.once(kept_at(lm, name), "F", _measured(lm, sites, drawn.passages))
+        found = lm.kept[name] = inverse_root(F).to(lm.device)
     return found
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from .events import Event
 
 log = logging.getLogger(__name__)
 
@@ -46,3 +48,14 @@ def load(file: Path, *names: str) -> dict[str, Tensor] | None:
         log.warning("statistics are measured again: %s: %s", file, error)
         return None
     return found if set(names) <= set(found) else None
+
+
+def once(
+    file: Path, name: str, work: Generator[Event, None, Tensor]
+) -> Generator[Event, None, Tensor]:
+    """What `work` measures, from the file where it is kept; `work` is not begun then."""
+    found = load(file, name)
+    if found is None:
+        found = {name: (yield from work)}
+        save(file, found)
+    return found[name]

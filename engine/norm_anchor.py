@@ -1,4 +1,4 @@
-"""Norm anchors: values no longer than on the unedited model (Liu et al. 2026, arXiv:2602.02543).
+"""Norm anchors: values as long as on the unedited model (Liu et al. 2026, arXiv:2602.02543).
 
 Edits one after the other lengthen what an MLP puts out, a value is sought as a change of that, and
 inserted it lengthens the MLP's matrix in turn. So every value, what the edited MLP (of several the
@@ -89,12 +89,9 @@ def reference(
     name = f"norm-{digest([settings, *texts, str(chat)])}"
     kept = lm.kept.get(name)
     if not isinstance(kept, float):
-        file = kept_at(lm, name)
-        found = measured.load(file, "norms")
-        if found is None:
-            found = {"norms": (yield from _measured(lm, texts, hp, chat=chat))}
-            measured.save(file, found)
-        kept = lm.kept[name] = trimmed(found["norms"])
+        work = _measured(lm, texts, hp, chat=chat)
+        norms = yield from measured.once(kept_at(lm, name), "norms", work)
+        kept = lm.kept[name] = trimmed(norms)
     return kept
 
 
@@ -133,7 +130,7 @@ def _measured(
 def _bare(
     lm: LM, work: Generator[Event, None, list[Value]], done: int, total: int
 ) -> Generator[Event, None, list[Value]]:
-    """`work` on the model without patches, step by step; a step may be the last that is wanted."""
+    """`work` on the model without patches, which no event is told from within."""
     while True:
         try:
             with lm.bare():
