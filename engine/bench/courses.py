@@ -10,13 +10,13 @@ from . import sequence
 from .report import cite, own_settings, percent, plain, rounded, table
 from .results import JsonDict, Results
 
-Courses = Mapping[str, Mapping[int, JsonDict]]  # name -> number of edits -> state
+Courses = Mapping[str, Mapping[int, JsonDict]]  # name -> number of facts -> state
 
 AGAIN = ", solved again"
 
 
 def courses(files: Mapping[str, Results]) -> dict[str, dict[int, JsonDict]]:
-    """The states of every sequence, by the number of edits; those of its closed-form edits solved
+    """The states of every sequence, by the number of facts; those of its closed-form edits solved
     again together are a course of their own."""
     found: dict[str, dict[int, JsonDict]] = {}
     for name, results in files.items():
@@ -29,7 +29,7 @@ def courses(files: Mapping[str, Results]) -> dict[str, dict[int, JsonDict]]:
 
 
 def side_by_side(files: Mapping[str, Results]) -> str:
-    """A table per measure, a row per sequence, a column per number of edits."""
+    """A table per measure, a row per sequence, a column per number of facts."""
     found = courses(files)
     numbers = sorted({number for course in found.values() for number in course})
     tables = [
@@ -82,7 +82,7 @@ _PANELS: dict[str, Callable[[JsonDict], float | None]] = {
 
 
 def _lines(found: Courses, of: Callable[[JsonDict], float | None]) -> dict[str, dict[int, float]]:
-    """Of each course that was measured so, the measure by number of edits."""
+    """Of each course that was measured so, the measure by number of facts."""
     lines = {}
     for name, course in found.items():
         points = {n: of(row) for n, row in sorted(course.items()) if n}
@@ -92,7 +92,7 @@ def _lines(found: Courses, of: Callable[[JsonDict], float | None]) -> dict[str, 
 
 
 def draw(files: Mapping[str, Results], path: Path) -> None:
-    """The same as curves over the number of edits; SVG or PNG by the name's ending.
+    """The same as curves over the number of facts; SVG or PNG by the name's ending.
 
     Raises ImportError without matplotlib, OSError.
     """
@@ -112,7 +112,7 @@ def draw(files: Mapping[str, Results], path: Path) -> None:
             axes.plot(points.keys(), points.values(), line, color=colour, label=name, markersize=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("edits")
+        axes.set_xlabel("facts")
         axes.set_title(title, fontsize=10)
         values = [value for points in panels[title].values() for value in points.values()]
         if "%" in title:

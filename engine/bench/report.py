@@ -153,7 +153,7 @@ def sequence_table(results: Results) -> str:
     """After so many edits: what is left of all of them, and of the model."""
     found = sequence.summary(results)
     said = ["all said, free decoding (%)", "paraphrases", "first 10", "last 10"]
-    rows = [["edits", *said, "perplexity", "‖Δ‖/‖W‖"]]
+    rows = [["facts", *said, "perplexity", "‖Δ‖/‖W‖"]]
     for key, row in found["states"].items():
         name, _, number = key.partition(":")
         label = number if name == "at" else f"{number}, solved again"

@@ -116,7 +116,7 @@ def run(
             ledger.apply(edit)
         if settings.every and number // settings.every > start // settings.every:
             yield from _solve_again(lm, ledger, insert, again, f"solved:{number}", results)
-        yield Loading(stage="bench", done=number, total=len(records), unit="edits")
+        yield Loading(stage="bench", done=number, total=len(records), unit="facts")
         if any(start < at <= number for at in settings.at) or number == len(records):
             yield from _look(lm, ledger, facts, settings, results, again)
 
@@ -238,7 +238,7 @@ def _rephrased(lm: LM, facts: Sequence[Request]) -> Generator[Event, None, list[
 
 
 def summary(results: Results) -> JsonDict:
-    """The states by number of edits, and the seconds of an edit."""
+    """The states by number of facts, and the seconds of an edit."""
     edits = [row for key, row in results.rows.items() if key.startswith("edit:")]
     seconds = [row["seconds"] for row in edits]
     facts = sum(row.get("facts", 1) for row in edits)
