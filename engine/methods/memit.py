@@ -47,16 +47,14 @@ def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Eve
     """MEMIT. Any number of requests, each with a subject."""
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
-    solved = least_squares(lm, requests, hp, moments)
+    solved = least_squares(lm, hp, moments)
     return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
 
 
 Solved = Callable[[int, Tensor, Tensor | None], Tensor]  # as spreading.Rows, and the anchors' keys
 
 
-def least_squares(
-    lm: LM, requests: Sequence[Request], hp: MemitParams, moments: Mapping[int, Moment]
-) -> Solved:
+def least_squares(lm: LM, hp: MemitParams, moments: Mapping[int, Moment]) -> Solved:
     """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
     weight = hp.relative_weight * lm.arch.mlp_width if hp.weight is None else hp.weight
 

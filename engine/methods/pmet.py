@@ -39,5 +39,5 @@ def pmet(lm: LM, requests: Sequence[Request], hp: PmetParams) -> Generator[Event
     """PMET. Any number of requests, each with a subject."""
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
-    solved = least_squares(lm, requests, hp, moments)
+    solved = least_squares(lm, hp, moments)
     return (yield from inserted(lm, requests, hp, "pmet", solved, moments, began))
