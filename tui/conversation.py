@@ -10,18 +10,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import methods
 from engine.errors import BadInput, BadRequest, ModelUnavailable
-from engine.events import Event, Loaded, Note, Problem, ReplyEnded, Token
+from engine.events import Event, Loaded, Note, Problem
 from engine.worker import Job, Worker
 from sessions.errors import SessionError
 
+from .answering import answer
 from .looking import correction_view, edits_of, look, turn_id, turn_view
-from .narrate import count
 from .past import Past
 from .recorder import Recorder
 from .subjects import ordered
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from .compare import Comparing
     from .opening import Opening
     from .options import Options
+    from .preparing import Preparing
     from .weighing import Weighing
     from .why import Explaining
 
@@ -77,8 +77,7 @@ class Conversation:
         self._opening: Opening | None = None  # between `recall` and `load`
         self._record: Recorder | None = None
         self._lm: LM | None = None
-        self._idle: Work[Any] | None = None
-        self._idle_for = ""  # the method that it prepares
+        self._ahead: Preparing | None = None
         self._chosen = False  # the method was, since the session was opened
         self._told = ""  # the last trouble with recording that was said
         self._views = Snapshot(model=options.model, method=options.method)
@@ -123,38 +122,22 @@ class Conversation:
         assert opening is not None, "it was just made"
         loaded = yield from opening.load()
         self._lm, self.ledger, self.turns = opening.lm, opening.ledger, opening.turns
-        yield from self._trouble()
+        yield from self.trouble()
         return loaded
 
-    def idle_work(self) -> Work[Any] | None:
+    def idle_work(self) -> Work[None] | None:
         """What the first correction needs and can be computed before it is asked for."""
         if self._lm is None:
             return None
-        from .preparing import prepare
+        from .preparing import Preparing
 
-        self._idle_for = self.method
-        self._idle = prepare(self._lm, self.method, self.options.hp, self.options.seed)
-        return self._idle
+        self._ahead = Preparing(self._lm, self.method, self.options.hp, self.options.seed)
+        return self._ahead.work
 
     def _prepared(self, method: str) -> Work[None]:
-        """Bring the idle work for this method to its end: a correction would do the same work,
-        and would wait forever for a download that the suspended idle work holds. What is prepared
-        for another method is given up.
-
-        Not `yield from`: a cancelled correction must leave the idle work as it is.
-        """
-        if self._idle is None:
-            return
-        if self._idle_for != method:
-            self._idle.close()
-            self._idle = None
-            return
-        try:
-            for event in self._idle:  # noqa: UP028
-                yield event
-        except Exception as error:  # the method itself says it, if it needs what is missing
-            log.warning("preparing failed: %s", error)
-        self._idle = None
+        if self._ahead is not None:
+            yield from self._ahead.ended(method)
+            self._ahead = None
 
     def saw(self, job: Job[Any]) -> None:
         if self._record is not None:
@@ -192,8 +175,8 @@ class Conversation:
             node = self.recorder.message("user", question, fresh=fresh)
             turn = _with(turn, user=node.id if node else "")
         self.turns.append(turn)
-        yield from self._trouble()
-        return (yield from self._answer(before))
+        yield from self.trouble()
+        return (yield from answer(self, before))
 
     def retry(self) -> Work[ReplyView]:
         """Ask the last question again: the new answer is the sibling of the old one."""
@@ -203,68 +186,7 @@ class Conversation:
         last = self.turns[-1]
         before = () if last.fresh or last.statement else history(self.turns[:-1])
         self.turns[-1] = _with(last, answer="", node="", edit="", stopped="")
-        return (yield from self._answer(before, parent=last.user))
-
-    def _answer(
-        self, before: tuple[tuple[str, str], ...], *, parent: str = "", edit: str = ""
-    ) -> Work[ReplyView]:
-        """Answer the last turn's question behind the turns `before`; record under `parent`.
-
-        What was said before a cancel is kept and recorded.
-        """
-        from .prompts import fitting
-
-        lm, ledger = self.ready()
-        turn = self.turns[-1]
-        fit = fitting(lm, turn, before, self.options.max_tokens)
-        if fit.left_out:
-            left_out = count(fit.left_out, "turn")
-            yield Note(text=f"the first {left_out} no longer fit and are left out")
-        said, ended = "", None
-        replies = lm.generate(
-            fit.prompt,
-            max_tokens=fit.room,
-            temperature=self.options.temperature,
-            seed=self.options.seed,
-        )
-        try:
-            with lm.active(ledger.patches()), closing(replies):
-                for event in replies:
-                    said += event.text if isinstance(event, Token) else ""
-                    ended = event if isinstance(event, ReplyEnded) else None
-                    yield event
-        finally:
-            self._keep(turn, ended.text if ended else said.rstrip(), ended, parent, edit)
-        assert ended is not None, "a reply ends with ReplyEnded"
-        yield from self._trouble()
-        return ReplyView(
-            turn=self.turn_view(-1),
-            tokens=ended.tokens,
-            seconds=ended.seconds,
-            first_token=ended.first_token,
-        )
-
-    def _keep(
-        self, turn: Turn, text: str, ended: ReplyEnded | None, parent: str, edit: str
-    ) -> None:
-        """Record an answer, whole or stopped, as the last turn's; not that of a question that
-        could not be recorded."""
-        stopped = "cancelled" if ended is None else "length" if ended.reason == "length" else ""
-        seconds = ended.seconds if ended else 0.0
-        answer = ""
-        if text and turn.user and not turn.statement:
-            node = self.recorder.message(
-                "assistant",
-                text,
-                parent=parent or None,
-                tokens=ended.tokens if ended else 0,
-                seconds=seconds,
-                stopped_by=stopped,
-            )
-            answer = node.id if node else ""
-        self.turns[-1] = _with(
-            turn, answer=text, node=answer, edit=edit, seconds=seconds, stopped=stopped
-        )
+        return (yield from answer(self, before, parent=last.user))
 
     # -- correcting --------------------------------------------------------------------------
 
@@ -299,8 +221,8 @@ class Conversation:
             context = () if turn.fresh else history(self.turns[:place])
         request = request_of(asked, turn, context)
         if request.subject is None and methods.get(asked.method).needs_subject:
-            answer = turn.answer if turn else ""
-            subject = yield from subject_of(lm, ledger, request, answer)
+            before = turn.answer if turn else ""
+            subject = yield from subject_of(lm, ledger, request, before)
             request = _with(request, subject=subject)
         yield from self._prepared(asked.method)
         make = correction(lm, [request], asked, self.options.seed)
@@ -311,7 +233,7 @@ class Conversation:
         if worker.current is not None:
             worker.current.result = view
         self.turns[place:] = [_with(turn, answer="", node="", stopped="")]
-        yield from self._answer(context, parent=self.recorder.node, edit=view.edit.id)
+        yield from answer(self, context, parent=self.recorder.node, edit=view.edit.id)
         return _with(view, turn=self.turn_view(-1))
 
     def correct_batch(
@@ -425,7 +347,7 @@ class Conversation:
         """A turn with an answer; the last one by default. Raises BadInput."""
         return self.turns[self._place(id)]
 
-    def _trouble(self) -> Work[None]:
+    def trouble(self) -> Work[None]:
         """Say once that the conversation is not being recorded."""
         trouble = self.recorder.trouble
         if trouble and trouble != self._told:

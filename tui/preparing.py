@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,32 @@ from engine.events import Event
 
 if TYPE_CHECKING:
     from engine.lm import LM
+
+log = logging.getLogger(__name__)
+
+
+class Preparing:
+    """The work of `prepare` for one method, which the engine's thread does while it is idle."""
+
+    def __init__(self, lm: LM, method: str, overrides: Mapping[str, str], seed: int) -> None:
+        self.method = method
+        self.work = prepare(lm, method, overrides, seed)
+
+    def ended(self, method: str) -> Generator[Event, None, None]:
+        """Bring the work to its end for a correction with `method`, which would do the same, and
+        would wait forever for a download that the suspended work holds. What was begun for another
+        method is given up.
+
+        Not `yield from`: a cancelled correction must leave the work as it is.
+        """
+        if method != self.method:
+            self.work.close()
+            return
+        try:
+            for event in self.work:  # noqa: UP028
+                yield event
+        except Exception as error:  # the method itself says it, if it needs what is missing
+            log.warning("preparing failed: %s", error)
 
 
 def prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sqlite3
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -428,20 +428,6 @@ def test_idle_work_is_finished_by_the_first_correction(
     second = assistant.correct("Emma", question=QUESTION, subject="Australia", probes=False)
     done(second)
     assert not any(e.kind == "Loading" and e.stage == "statistics" for e in second.events)  # type: ignore[attr-defined]
-
-
-def test_idle_work_for_another_method_is_given_up(make: Make) -> None:
-    def preparing() -> Generator[Event, None, None]:
-        while True:
-            yield Note(text="preparing")
-
-    conversation = make(load=False)._conversation
-    conversation._idle, conversation._idle_for = preparing(), "r-rome"
-    begun = conversation._prepared("r-rome")
-    assert next(begun) == Note(text="preparing")
-    begun.close()
-    assert list(conversation._prepared("ft-m")) == []
-    assert conversation._idle is None
 
 
 def test_before_the_model_is_there_questions_fail_in_words(make: Make) -> None:
