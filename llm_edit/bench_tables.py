@@ -168,6 +168,8 @@ def _run_each(
               help="Then fit all facts together, so long: as of resolve.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
+@click.option("--passages", type=click.IntRange(min=1), metavar="N",
+              help="So many of its passages, each of 128 tokens at most; default: 40.")  # fmt: skip
 @click.option("--methods", default="", help="Names with commas between; default: --method.")
 @ARMS
 @click.option("--plot", "plots", multiple=True, callback=pictures.checked,
@@ -185,6 +187,7 @@ def sequence_command(
     ridge: float,
     fit: int,
     text: str,
+    passages: int | None,
     methods: str,
     arms: dict[str, dict[str, str]],
     plots: tuple[Path, ...],
@@ -201,6 +204,8 @@ def sequence_command(
         raise click.UsageError("--again goes with --resolve-every.")
     if fit and not (resolve or resolve_every):
         raise click.UsageError("--fit goes with --resolve or --resolve-every.")
+    if passages and not text:
+        raise click.UsageError("--passages goes with --text.")
     if plots:
         pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or leave out --plot.")
     from engine.evaluate import datasets
@@ -212,6 +217,7 @@ def sequence_command(
         _check_batches(every)
     lm = run_job(loading(wanted))
     from engine.bench import courses, report, sequence
+    from engine.statistics import HELD_OUT
 
     settings = partial(
         sequence.Settings,
@@ -223,6 +229,7 @@ def sequence_command(
         ridge=ridge,
         fit=fit,
         text=text,
+        passages=passages or HELD_OUT,
     )
     run = partial(sequence.run, lm, found.records)
     rows = _possible(lm, every)

@@ -52,6 +52,7 @@ class Settings:
     fit      steps in which all are then fitted together
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
+    passages  how many of them
     """
 
     method: str = "r-rome"
@@ -65,6 +66,7 @@ class Settings:
     ridge: float = ResolveParams.ridge
     fit: int = 0
     text: str = ""
+    passages: int = HELD_OUT
 
     def to_json(self, lm: LM, data: Dataset) -> JsonDict:
         found = hparams(lm, self.method, self.overrides, self.seed)
@@ -78,6 +80,7 @@ class Settings:
             "seed": self.seed,
             "resolve": self.resolve,
             "prose": self.text,
+            **({"passages": self.passages} if self.passages != HELD_OUT else {}),
             **({"batch": self.batch} if self.batch > 1 else {}),
             **({"every": self.every, "again": self.again} if self.every else {}),
             **({"ridge": self.ridge, "fit": self.fit} if self.every or self.resolve else {}),
@@ -101,7 +104,7 @@ def run(
     info, kept = get(settings.method), results.path.with_suffix(".edits")
     insert = partial(inserted, lm, info=info, hp=hp) if settings.again else None
     if "at:0" not in results.rows:
-        results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings.text))})
+        results.add("at:0", {"n": 0, "perplexity": (yield from _perplexity(lm, settings))})
     ledger, facts = Ledger(), list[Request]()
     for start in range(0, len(records), settings.batch):
         fresh = [each.request.check() for each in records[start : start + settings.batch]]
@@ -181,7 +184,7 @@ def _look(
 ) -> Generator[Event, None, None]:
     number = len(facts)
     if f"at:{number}" not in results.rows:
-        results.add(f"at:{number}", (yield from _state(lm, ledger, facts, settings.text)))
+        results.add(f"at:{number}", (yield from _state(lm, ledger, facts, settings)))
     key = f"resolved:{number}"
     if settings.resolve and len(resolvable(ledger)) > 1 and key not in results.rows:
         began = time.perf_counter()
@@ -191,7 +194,7 @@ def _look(
             results.add(key, {"n": len(facts), "error": str(error)})
             return
         seconds = time.perf_counter() - began
-        state = yield from _state(lm, Ledger((*ledger.edits, edit)), facts, settings.text)
+        state = yield from _state(lm, Ledger((*ledger.edits, edit)), facts, settings)
         results.add(key, {**state, "seconds": seconds})
 
 
@@ -201,22 +204,22 @@ def _as_asked(hp: Any, settings: Settings) -> ResolveParams:
     return ResolveParams(again=settings.again, ridge=settings.ridge, fit=settings.fit, **own)
 
 
-def _perplexity(lm: LM, text: str) -> Generator[Event, None, float]:
+def _perplexity(lm: LM, settings: Settings) -> Generator[Event, None, float]:
     """Of the model as it is, on what edits have nothing to do with."""
-    if not text:
+    if not settings.text:
         return fluency(lm)
-    passages = (yield from text_of(text)).passages
-    return perplexity(lm, passages[-HELD_OUT:], SEQUENCE)
+    passages = (yield from text_of(settings.text)).passages
+    return perplexity(lm, passages[-settings.passages :], SEQUENCE)
 
 
 def _state(
-    lm: LM, ledger: Ledger, facts: Sequence[Request], text: str
+    lm: LM, ledger: Ledger, facts: Sequence[Request], settings: Settings
 ) -> Generator[Event, None, JsonDict]:
     """Of all facts so far, on the model as it is."""
     with lm.active(ledger.patches()):
         answers = yield from ask_all(lm, facts)
         rephrased = yield from _rephrased(lm, facts)
-        fluent = yield from _perplexity(lm, text)
+        fluent = yield from _perplexity(lm, settings)
     said = [float(took(f, a.answer)) for f, a in zip(facts, answers, strict=True)]
     return {
         "n": len(facts),

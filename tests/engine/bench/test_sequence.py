@@ -17,6 +17,7 @@ from engine.events import EditPlanned
 from engine.lm import LM
 from engine.methods import get
 from engine.requests import Request
+from engine.statistics import HELD_OUT
 from llm_edit.__main__ import run
 from tests.engine.evaluate.test_datasets import ROME
 from tests.engine.support import Bench, finish, shared_lm, state
@@ -232,12 +233,14 @@ def test_perplexity_is_measured_on_the_end_of_a_text(
     for name, lines in (("a", ["Jane went home.", *[words] * 40]), ("b", [words] * 40)):
         (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
     seen = []
-    for text in ("", str(tmp_path / "a.txt"), str(tmp_path / "b.txt")):
-        settings = sequence.Settings(overrides=overrides, text=text)
+    a, b = (str(tmp_path / f"{name}.txt") for name in "ab")
+    for text, passages in (("", HELD_OUT), (a, HELD_OUT), (b, HELD_OUT), (a, 41), (b, 41)):
+        settings = sequence.Settings(overrides=overrides, text=text, passages=passages)
         results = measured(lm, data, tmp_path / f"{len(seen)}.jsonl", settings, n=1)
         seen.append([results.rows[key]["perplexity"] for key in ("at:0", "at:1")])
     assert seen[1] == pytest.approx(seen[2])
-    assert seen[0] != pytest.approx(seen[1])
+    assert seen[2] == pytest.approx(seen[4])  # of forty there are no more
+    assert all(seen[i] != pytest.approx(seen[1]) for i in (0, 3))
 
 
 def test_every_method_named_is_a_row_of_one_table(
