@@ -7,8 +7,9 @@ are drowned out. From there all A_l go downhill at once, on facts and on text:
 
     min_A   mean_i s_i  +  μ E_x KL(p(·|x) ‖ p_Δ(·|x)),     s = mean_t max(0, log σ − log p_Δ(y_t))
 
-s_i is what fact i lacks until each of its tokens has probability σ; x is running text, and p the
-model without edits. B_l stays: a step goes along the keys that the solution was found for. Ours.
+s_i is what fact i lacks until each of its tokens has probability σ, at its prompt and, where asked
+for, behind generated contexts too; x is running text, and p the model without edits. B_l stays: a
+step goes along the keys that the solution was found for. Ours.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ class FitParams(HParams):
 
     fit: int = 0  # steps; 0: not at all
     fit_lr: float = 0.03  # Adam's, in units of the root mean square of A
+    fit_contexts: int = 0  # generated texts that each prompt is asked behind, too
     text_weight: float = 1.0  # μ
     text: str = "wikipedia-vital"
 
     def __post_init__(self) -> None:
-        if self.fit < 0 or self.text_weight < 0:
-            raise ValueError("'fit' and 'text_weight' must not be below 0.")
+        for name in ("fit", "fit_contexts", "text_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name!r} must not be below 0, and is {getattr(self, name)!r}.")
         if not self.fit_lr > 0:
             raise ValueError(f"'fit_lr' must be above 0, not {self.fit_lr!r}.")
 
@@ -73,7 +76,8 @@ def fitted(lm: LM, edit: Edit, hp: FitParams) -> Generator[Event, None, Edit]:
     if lm.encoder_decoder:
         raise BadSetting("fit: an encoder-decoder's text is not its own to go on with.")
     texts = _drawn(lm, (yield from text_of(hp.text)).passages, hp.fit * PASSAGES)
-    prompts = [contexts.prompts(lm, request, ()) for request in edit.requests]
+    behind = yield from contexts.contexts(lm, hp.fit_contexts, seed=0, text=hp.text)
+    prompts = [contexts.prompts(lm, request, behind) for request in edit.requests]
     patches = [patch for patch in edit.patches if isinstance(patch, LowRank)]
     A = [patch.A.to(lm.device, torch.float32, copy=True).requires_grad_() for patch in patches]
     B = [patch.B.to(lm.device, torch.float32) for patch in patches]
@@ -176,7 +180,7 @@ def _looked(
 
 
 def _chosen(lacking: Mapping[int, float], sampler: random.Random) -> list[int]:
-    """Half of a batch from the facts that were not learnt when last seen, the rest from any."""
+    """Half of a batch from the examples that were not learnt when last seen, the rest from any."""
     open_ = [i for i, short in lacking.items() if short > 0]
     some, others = batch(open_, lacking, FACTS, sampler, most=FACTS // 2)
     return [*some, *others]

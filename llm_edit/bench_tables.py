@@ -166,6 +166,8 @@ def _run_each(
               help="How exactly facts are asked for when solved again: as of resolve.")  # fmt: skip
 @click.option("--fit", type=click.IntRange(min=0), default=0, metavar="STEPS",
               help="Then fit all facts together, so long: as of resolve.")  # fmt: skip
+@click.option("--fit-contexts", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Behind so many generated contexts, too: as of resolve.")  # fmt: skip
 @click.option("--text", default="", help="Text whose last passages perplexity is measured on: an "
               "asset or a file; default: a page of prose.")  # fmt: skip
 @click.option("--passages", type=click.IntRange(min=1), metavar="N",
@@ -186,6 +188,7 @@ def sequence_command(
     again: int,
     ridge: float,
     fit: int,
+    fit_contexts: int,
     text: str,
     passages: int | None,
     methods: str,
@@ -204,6 +207,8 @@ def sequence_command(
         raise click.UsageError("--again goes with --resolve-every.")
     if fit and not (resolve or resolve_every):
         raise click.UsageError("--fit goes with --resolve or --resolve-every.")
+    if fit_contexts and not fit:
+        raise click.UsageError("--fit-contexts goes with --fit.")
     if passages and not text:
         raise click.UsageError("--passages goes with --text.")
     if plots:
@@ -228,6 +233,7 @@ def sequence_command(
         again=again,
         ridge=ridge,
         fit=fit,
+        behind=fit_contexts,
         text=text,
         passages=passages or HELD_OUT,
     )

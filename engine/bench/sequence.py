@@ -50,6 +50,7 @@ class Settings:
     again    rounds in which facts that are not said then are inserted anew
     ridge    how exactly they are asked for when solved again: see `ResolveParams`
     fit      steps in which all are then fitted together
+    behind   generated contexts that they are fitted behind, too
     text     the text asset or file on whose last passages perplexity is measured, a few of which C
              may be measured on too; "": the packaged prose
     passages  how many of them
@@ -65,6 +66,7 @@ class Settings:
     again: int = 0
     ridge: float = ResolveParams.ridge
     fit: int = 0
+    behind: int = 0
     text: str = ""
     passages: int = HELD_OUT
 
@@ -84,6 +86,7 @@ class Settings:
             **({"batch": self.batch} if self.batch > 1 else {}),
             **({"every": self.every, "again": self.again} if self.every else {}),
             **({"ridge": self.ridge, "fit": self.fit} if self.every or self.resolve else {}),
+            **({"behind": self.behind} if self.behind else {}),
         }
 
 
@@ -201,7 +204,13 @@ def _look(
 def _as_asked(hp: Any, settings: Settings) -> ResolveParams:
     """With C measured on what the method has it measured on."""
     own = {k: getattr(hp, k) for k in ("text", "tokens") if hasattr(hp, k)}
-    return ResolveParams(again=settings.again, ridge=settings.ridge, fit=settings.fit, **own)
+    return ResolveParams(
+        again=settings.again,
+        ridge=settings.ridge,
+        fit=settings.fit,
+        fit_contexts=settings.behind,
+        **own,
+    )
 
 
 def _perplexity(lm: LM, settings: Settings) -> Generator[Event, None, float]:
