@@ -38,6 +38,12 @@ CORPUS = (
     "Therefore the answer is this: because I think you know the name of the president.",
 )
 
+# One token of target right behind the subject: here even a random model can be moved far.
+NEAR = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="capital")
+QUESTION = Request(
+    prompt="What is the capital of Australia?", subject="Australia", target_new="Sydney", chat=True
+)
+
 
 # -- tokenizers -----------------------------------------------------------------------------------
 

@@ -5,82 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from engine import alarms
 from engine import correct as module
 from engine.correct import correct
 from engine.edit import Edit
-from engine.errors import (
-    BadRequest,
-    BadSetting,
-    SubjectAmbiguous,
-    SubjectNotFound,
-    UnknownName,
-    UnsupportedModel,
-)
-from engine.evaluate import probes
-from engine.events import (
-    EditApplied,
-    EditPlanned,
-    EditStep,
-    Event,
-    Loading,
-    Metric,
-    Note,
-    from_json,
-)
+from engine.events import EditApplied, EditPlanned, EditStep, Loading, Metric, Note, from_json
 from engine.ledger import Ledger
 from engine.lm import LM
-from engine.outcome import Answered, Outcome
-from engine.patches import LowRank
-from engine.requests import Request
+from engine.outcome import Answered
 from engine.tokens import target_ids
 
-from .support import CORPUS, close_after, finish, scripted, shared_lm, state, traces
+from .correcting import logits, run
+from .support import NEAR, QUESTION, finish, shared_lm, state, traces
 
-# Right behind the subject, where a random model can be moved far enough to say it.
-NEAR = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="capital")
-QUESTION = Request(
-    prompt="What is the capital of Australia?", subject="Australia", target_new="Sydney", chat=True
-)
-PROMPTS = ("The capital of England is", "Who wrote Emma?", NEAR.prompt, QUESTION.prompt)
-
-
-@pytest.fixture
-def hp(tmp_path: Path) -> dict[str, str]:
-    """Hyper-parameters as texts, as they come from a command line."""
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(CORPUS), encoding="utf-8")
-    return {
-        "layer": "0", "contexts": "2", "steps": "16", "relative_lr": "1", "clamp": "50",
-        "decay": "1e-4", "kl": "0.01", "text": str(text), "tokens": "10000",
-        "stop_probability": "1", "both": "false", "anchors": "0", "turns": "1",
-    }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_TOKENS", 12)
-    monkeypatch.setattr(probes, "TOKENS", 6)
-
-
-def run(
-    lm: LM, hp: dict[str, str], request: Request = NEAR, ledger: Ledger | None = None, **more: Any
-) -> tuple[list[Event], Outcome]:
-    ledger = Ledger() if ledger is None else ledger
-    more = {"method": "r-rome"} | more
-    return finish(correct(lm, ledger, request, overrides=hp, **more))
-
-
-def logits(lm: LM, ledger: Ledger) -> Tensor:
-    with lm.active(ledger.patches()):
-        return lm.logits([lm.statement(text) for text in PROMPTS])
+pytestmark = pytest.mark.usefixtures("short_answers")
 
 
 # -- the way through ----------------------------------------------------------------------------
@@ -303,108 +245,6 @@ def test_the_verdict_names_a_neighbour_that_moved() -> None:
     assert module._verdict(QUESTION, answered("Sydney"), [kept]) == (
         "Changed and kept: 1 of 1 neighbours answer as before."
     )
-
-
-# -- what cannot be done ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("family", "request_", "more", "error", "message"),
-    [
-        ("gemma", dataclasses.replace(NEAR, subject=None), {}, BadRequest, "needs the subject"),
-        ("gemma", dataclasses.replace(NEAR, subject="Emma"), {}, SubjectNotFound, "'Emma'"),
-        ("gemma", dataclasses.replace(NEAR, subject="e"), {}, SubjectAmbiguous, "'e' occurs"),
-        ("gemma", dataclasses.replace(NEAR, target_new=" "), {}, BadRequest, "target is empty"),
-        ("gemma", NEAR, {"method": "r-roma"}, UnknownName, "Did you mean 'r-rome'"),
-        (
-            "t5",
-            NEAR,
-            {"method": "memit"},
-            UnsupportedModel,
-            "memit does not edit 't5' models. It edits: bloom",
-        ),
-    ],
-)
-def test_what_cannot_be_corrected(
-    family: str, request_: Request, more: dict[str, Any], error: Any, message: str, hp: Any
-) -> None:
-    lm, ledger = shared_lm(family), Ledger()
-    with pytest.raises(error, match=message):
-        run(lm, hp, request_, ledger, **more)
-    assert ledger.edits == ()
-    assert traces(lm.model) == {}
-
-
-def test_a_setting_that_is_wrong_is_named(hp: dict[str, str]) -> None:
-    lm = shared_lm("gemma")
-    for change, message in (
-        ({"stepz": "3"}, "unknown key 'stepz'"),
-        ({"steps": "many"}, "'steps' must be a whole number, not 'many'"),
-        ({"layer": "7"}, "'layer' must be a layer from 0 to 1, not '7'"),
-        ({"text": "/nowhere/a.txt"}, "text: /nowhere/a.txt cannot be read"),
-    ):
-        with pytest.raises(BadSetting, match=message):
-            run(lm, hp | change)
-        assert traces(lm.model) == {}
-
-
-def test_the_present_answer_is_no_correction(hp: dict[str, str]) -> None:
-    lm, ledger = shared_lm("gemma"), Ledger()
-    run(lm, hp, ledger=ledger, probes=False)
-    before = ledger.fingerprint()
-    with pytest.raises(BadRequest, match=r"equals the present answer .'capital"):
-        run(lm, hp, ledger=ledger)
-    chat = shared_lm("gemma", chat=True)
-    sydney = chat.tokenizer("Sydney", add_special_tokens=False)["input_ids"]
-    with scripted(chat, sydney), pytest.raises(BadRequest, match=r"present answer .'Sydney'"):
-        run(chat, hp, QUESTION)
-    assert ledger.fingerprint() == before
-    assert traces(lm.model) == traces(chat.model) == {}
-
-
-# -- cancel -------------------------------------------------------------------------------------
-
-
-def test_cancelling_at_any_event_leaves_everything_as_it_was(hp: dict[str, str]) -> None:
-    lm = shared_lm("llama", seed=4)
-    site = lm.site("mlp_out", 1)
-    generator = torch.Generator().manual_seed(0)
-    A = torch.randn(lm.width, 1, generator=generator)
-    B = torch.randn(1, lm.arch.mlp_width, generator=generator)
-    old = Edit(method="r-rome", requests=(NEAR,), patches=(LowRank(site, A, B),), hparams={})
-    gone = dataclasses.replace(old, id="gone")
-    ledger = Ledger([old], [gone])
-    weights, said, mark = state(lm.model), logits(lm, ledger), ledger.fingerprint()
-    short = hp | {"steps": "2"}
-    for count in range(100):  # 0: before anything ran
-        lm.statistics._ready.clear()
-        work = correct(lm, ledger, NEAR, method="r-rome", overrides=short)
-        events = close_after(work, count)
-        if len(events) < count:
-            break
-        assert (ledger.edits, ledger.undone) == ((old,), (gone,))
-        assert ledger.fingerprint() == mark
-        assert (state(lm.model), traces(lm.model)) == (weights, {})
-        assert torch.equal(logits(lm, ledger), said)
-    assert events[-1].kind == "EditApplied"
-    assert len(ledger.edits) == 2  # ran to its end
-
-
-def test_an_error_on_the_way_leaves_everything_as_it_was(
-    hp: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lm, ledger = shared_lm("gemma"), Ledger()
-    weights, said = state(lm.model), logits(lm, ledger)
-
-    def fail(*_: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(probes.Probes, "compare", fail)
-    with pytest.raises(MemoryError):
-        run(lm, hp, ledger=ledger)
-    assert ledger.edits == ()
-    assert (state(lm.model), traces(lm.model)) == (weights, {})
-    assert torch.equal(logits(lm, ledger), said)
 
 
 # -- the real model -----------------------------------------------------------------------------
