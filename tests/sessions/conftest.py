@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessions import EditRow, Node, PatchRecord, Session, Store
+from sessions import BadBundle, EditRow, Node, PatchRecord, Session, Store, bundle
+from tests.sessions.bundles import Members, Refused, contents, of
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +78,51 @@ def scribe(store: Store) -> Scribe:
 @pytest.fixture
 def make_scribe() -> Callable[[Store], Scribe]:
     return Scribe
+
+
+@pytest.fixture
+def good(scribe: Scribe, tmp_path: Path) -> Members:
+    """The members of a small bundle."""
+    session = scribe.session("s").id
+    question = scribe.store.add_message(session, "user", "capital?")
+    edit = scribe.edit(session, "edit-one", question.id)
+    scribe.store.add_mark(session, "undo", "edit-one", ledger_hash="")
+    event = {"kind": "Note", "seq": 0, "t": 0.0}
+    scribe.store.add_events(session, edit.node, "1", [event])
+    bundle.write(scribe.store.recording(session), tmp_path / "good.llmedit")
+    with zipfile.ZipFile(tmp_path / "good.llmedit") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where a test puts what may be no bundle."""
+    return tmp_path / "bad.llmedit"
+
+
+@pytest.fixture
+def refused(store: Store, file: Path) -> Refused:
+    """`refused(part, ...)`: the file is refused with these words by reading or importing."""
+
+    def check(*parts: str, kind: type[BadBundle] = BadBundle) -> BadBundle:
+        before = contents(store.home)
+        outside = sorted(p for p in file.parent.rglob("*") if store.home not in p.parents)
+        with pytest.raises(BadBundle) as caught:
+            store.add_recording(bundle.read(file), copy=True, of=of)
+        error = caught.value
+        assert type(error) is kind
+        assert error.exit_code == 2
+        assert error.message.startswith(f"{file} ")
+        assert error.message.endswith(".")
+        assert "\n" not in str(error)
+        for part in parts:
+            assert part in error.message
+        assert contents(store.home) == before
+        found = sorted(p for p in file.parent.rglob("*") if store.home not in p.parents)
+        assert found == outside
+        return error
+
+    return check
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +11,6 @@ import pytest
 
 from sessions import (
     BadBundle,
-    EditRow,
     OtherModel,
     Recording,
     SessionExists,
@@ -22,22 +18,11 @@ from sessions import (
     StoreFull,
     bundle,
 )
+from tests.sessions.bundles import contents, of
 from tests.sessions.test_bundle import lived_in, same
 
 if TYPE_CHECKING:
     from conftest import Scribe
-
-
-def of(edits: Sequence[EditRow]) -> str:
-    """As the engine's ledger does it."""
-    ids = "\n".join(edit.id for edit in edits)
-    return hashlib.sha256(ids.encode()).hexdigest() if edits else ""
-
-
-def contents(home: Path) -> dict[str, object]:
-    with closing(sqlite3.connect(home / "sessions.db")) as db:
-        rows = list(db.iterdump())
-    return {"rows": rows, "files": {p.name: p.read_bytes() for p in (home / "tensors").glob("*")}}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessions import SessionBusy, Store, StoreFull, UnknownSession
-from tests.sessions.test_importing import contents
+from tests.sessions.bundles import contents
 
 if TYPE_CHECKING:
     from conftest import Scribe
