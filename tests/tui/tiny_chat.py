@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.events import Event
 from engine.worker import Job
 from tests.cli.small import LARGE, hparams
 from tui.assistant import Assistant, Options
@@ -22,6 +23,16 @@ def done(job: Job[Any]) -> Any:
     return job.value()
 
 
+def at(job: Job[Any], kind: type[Event], count: int = 1) -> None:
+    """Wait until a job has told its `count`-th event of a kind."""
+    seen = 0
+    for event in job.stream():
+        seen += isinstance(event, kind)
+        if seen == count:
+            return
+    raise AssertionError(f"{job} ended without {count} {kind.__name__}")
+
+
 def answers(assistant: Assistant) -> list[str]:
     return [turn.answer for turn in assistant.snapshot().turns]
 
@@ -31,7 +42,7 @@ def assistants(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Mak
     """`make(**options)`: a loaded assistant with a tiny chat model; all closed at the end."""
     made: list[Assistant] = []
 
-    def make(family: str = "llama", **options: Any) -> Assistant:
+    def make(family: str = "llama", *, load: bool = True, **options: Any) -> Assistant:
         base = Options(
             model=str(tiny_folder(family, chat=True)),
             dtype="fp32",
@@ -41,7 +52,8 @@ def assistants(tiny_folder: Callable[..., Path], tmp_path: Path) -> Iterator[Mak
             prepare=False,
         )
         made.append(Assistant(dataclasses.replace(base, **options)))
-        done(made[-1].load())
+        if load:
+            done(made[-1].load())
         return made[-1]
 
     yield make
