@@ -26,13 +26,6 @@ from .support import CORPUS, close_after, finish, shared_lm, traces
 FACT = Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="Paris")
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    file = tmp_path / "text.txt"
-    file.write_text("\n".join(CORPUS), encoding="utf-8")
-    return str(file)
-
-
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(statistics, "cache", lambda: tmp_path / "cache")

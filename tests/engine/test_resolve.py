@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,20 +30,13 @@ from engine.resolve import (
     sought_again,
 )
 
-from .support import CORPUS, close_after, finish, shared_lm, state
+from .support import close_after, finish, shared_lm, state
 
 FACTS = (
     Request(prompt="The city of the Space Needle", subject="Space Needle", target_new="capital"),
     Request(prompt="The capital of Australia", subject="Australia", target_new="tower"),
     Request(prompt="The writer of Emma", subject="Emma", target_new="Paris"),
 )
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    file = tmp_path / "text.txt"
-    file.write_text("\n".join(CORPUS), encoding="utf-8")
-    return str(file)
 
 
 def small(text: str) -> EmmetParams:
