@@ -54,7 +54,7 @@ KEYS: tuple[Key, ...] = (
     Key("compose", "ctrl+g", "compose", "write in $EDITOR (also Ctrl+X Ctrl+E)", "writing"),
     Key("fix", "f2", "app.fix", "correct the last answer", "anywhere"),
     Key("undo", "f3", "app.undo", "undo the last edit, exactly", "anywhere"),
-    Key("redo", "shift+f3", "app.redo", "redo it", "anywhere", "f15"),
+    Key("redo", "f8,shift+f3", "app.redo", "redo it", "anywhere", "f15"),
     Key("history", "f4", "app.history", "the timeline, branches, other sessions; back", "anywhere"),
     Key("compare", "f5", "app.compare", "two states of the model side by side; back", "anywhere"),
     Key("panes", "f6", "next_pane", "next pane: log, edit over the whole width", "anywhere",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Opened
-from scenes import QUESTION, ask, settle
+from scenes import QUESTION, ask, fix, settle
 from test_chat import screen_text
 from textual.binding import Binding
 from textual.keys import Keys
@@ -101,6 +101,24 @@ async def test_an_action_follows_its_new_key(opened: Opened) -> None:
         pilot.app.chat.transcript.focus()
         await settle(pilot)
         assert "y copy" in screen_text(pilot)
+
+
+async def test_redo_has_a_key_that_arrives_in_every_terminal(opened: Opened) -> None:
+    """What xterm and tmux send for Shift+F3 is also where a cursor is, and Textual drops it."""
+    async with opened() as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        for redo in ("f8", "shift+f3", "f15"):
+            await pilot.press("f3")
+            await settle(pilot)
+            assert [e.state for e in pilot.app.assistant.edits] == ["undone"]
+            await pilot.press(redo)
+            await settle(pilot)
+            assert [e.state for e in pilot.app.assistant.edits] == ["applied"], redo
+        await pilot.press("f1")
+        await pilot.pause()
+        assert "F8, Shift+F3" in screen_text(pilot)
 
 
 async def test_f1_begins_with_where_one_is(opened: Opened) -> None:
