@@ -76,15 +76,19 @@ def growth(lm: LM, patches: Sequence[Patch]) -> dict[str, float]:
         by_site.setdefault(patch.site, []).append(patch)
     found = {}
     for site, own in by_site.items():
-        found[site] = _norm(own) / norm(lm.model.get_submodule(site))
+        found[site] = _norm(own, lm.device) / norm(lm.model.get_submodule(site))
     return found
 
 
-def _norm(patches: Sequence[Patch]) -> float:
-    """‖Σ Δ‖_F of one site; of low-rank patches alone without making any matrix of its size."""
+def _norm(patches: Sequence[Patch], device: torch.device) -> float:
+    """‖Σ Δ‖_F of one site; of low-rank patches alone without making any matrix of its size.
+
+    device  to compute on: patches that were stored lie on the CPU, beside fresh ones
+    """
     if all(isinstance(patch, LowRank) for patch in patches):
         low = [patch for patch in patches if isinstance(patch, LowRank)]
-        A, B = torch.cat([p.A for p in low], dim=1), torch.cat([p.B for p in low])
+        A = torch.cat([p.A.to(device) for p in low], dim=1)
+        B = torch.cat([p.B.to(device) for p in low])
         return LowRank(low[0].site, A, B).norm()
     total = sum((patch.delta() for patch in patches[1:]), patches[0].delta())
     return float(total.norm())

@@ -107,7 +107,11 @@ class LM:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.model.get_input_embeddings().weight.device
+        """Where token ids go; of an embedding that is fetched for each pass, where it runs."""
+        embedding = self.model.get_input_embeddings()
+        device: torch.device = embedding.weight.device
+        if device.type == "meta":
+            return torch.device(embedding._hf_hook.execution_device)
         return device
 
     @property

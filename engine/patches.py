@@ -70,7 +70,7 @@ class LowRank:
 
     def delta(self) -> Tensor:
         """Δ = AB [out, in], what it adds to the weight; float64 on the CPU."""
-        return self.A.double().cpu() @ self.B.double().cpu()
+        return self.A.cpu().double() @ self.B.cpu().double()
 
     def tensors(self) -> dict[str, Tensor]:
         solved = {"keys": self.keys, "moves": self.moves}
@@ -120,7 +120,7 @@ class Dense:
 
     def delta(self) -> Tensor:
         """Δ [out, in], what it adds to the weight; float64 on the CPU."""
-        return self.matrix.double().cpu()
+        return self.matrix.cpu().double()
 
     def tensors(self) -> dict[str, Tensor]:
         return {"delta": self.matrix, **_stored(self.kept)}

@@ -102,7 +102,8 @@ def _edit(
 def zeros(lm: LM, site: str) -> Tensor:
     """Δ = 0 [out, in] of a site, float32, to be trained. Raises UnsupportedModel (quantised)."""
     weight = weight_of(lm.model.get_submodule(site), lm.arch)
-    return torch.zeros(weight.shape, device=weight.device, requires_grad=True)
+    device = lm.device if weight.is_meta else weight.device  # meta: offloaded
+    return torch.zeros(weight.shape, device=device, requires_grad=True)
 
 
 def beside(delta: Tensor) -> Change:

@@ -242,17 +242,21 @@ def _embedding(lm: LM, token: int, hp: KnParams) -> Tensor:
 
     Raises UnsupportedModel where they are not as wide as the residual stream (OPT-350m).
     """
+    from accelerate.utils import align_module_device
+
     role = "lm_head" if hp.embedding == "output" else "embed"
-    weight: Tensor = lm.model.get_submodule(lm.arch.site(role)).weight
-    if weight.shape[1] != lm.width:
-        raise UnsupportedModel(
-            f"kn writes embeddings of width {weight.shape[1]} into MLPs of width {lm.width}."
-        )
-    e = weight[token].detach().float()
-    if hp.relative:
-        e = e - _mean(lm, role, weight)
-        e = e / e.norm().clamp_min(1e-12)
-    return e.cpu()
+    module = lm.model.get_submodule(lm.arch.site(role))
+    with align_module_device(module):  # an offloaded weight is fetched
+        weight: Tensor = module.weight
+        if weight.shape[1] != lm.width:
+            raise UnsupportedModel(
+                f"kn writes embeddings of width {weight.shape[1]} into MLPs of width {lm.width}."
+            )
+        e = weight[token].detach().float()
+        if hp.relative:
+            e = e - _mean(lm, role, weight)
+            e = e / e.norm().clamp_min(1e-12)
+        return e.cpu()
 
 
 def _mean(lm: LM, role: str, weight: Tensor) -> Tensor:

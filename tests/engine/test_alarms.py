@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine import alarms
 from engine.alarms import NORM, PERPLEXITY, SPECTRAL, spectral_norm, warnings
@@ -72,6 +73,25 @@ def test_growth_is_that_of_the_sum_of_a_site_s_patches(dense: bool) -> None:
     assert grown > NORM
     size = f"has grown to {grown:.1f} times its norm"
     assert said == f"The weight {one.site} {size}: undo what can go."
+
+
+def test_patches_that_were_stored_meet_fresh_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lie on the CPU. Tensors without numbers stand for those of a GPU."""
+    seen = []
+
+    def norm(patch: LowRank) -> float:
+        seen.append((patch.A.device, patch.B.device, patch.rank))
+        return 1.0
+
+    monkeypatch.setattr(LowRank, "norm", norm)
+    with FakeTensorMode():
+        parts = [
+            LowRank("a", torch.empty(4, rank, device=place), torch.empty(rank, 6, device=place))
+            for rank, place in ((1, "cpu"), (2, "cuda:0"))
+        ]
+        for device in (torch.device("cuda:0"), torch.device("cpu")):
+            assert alarms._norm(parts, device) == 1.0
+            assert seen.pop() == (device, device, 3)
 
 
 @pytest.mark.parametrize("square", [False, True], ids=["", "square"])
