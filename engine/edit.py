@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -107,6 +108,17 @@ def _holding(patch: Patch, facts: list[bool]) -> Patch:
     return dataclasses.replace(patch, keys=patch.keys * held[:, None, None])
 
 
+_CHANCE = 20  # random bits below 44 bits of milliseconds
+_lock = threading.Lock()
+_last = 0
+
+
 def new_id() -> str:
-    """16 hex digits, increasing with time: 44 bits of milliseconds, 20 of chance."""
-    return f"{int(time.time() * 1000):011x}{int.from_bytes(os.urandom(3), 'big') >> 4:05x}"
+    """16 hex digits that increase with time: no two of a process are the same."""
+    global _last
+    fresh = int(time.time() * 1000) << _CHANCE | int.from_bytes(os.urandom(3), "big") >> 4
+    with _lock:
+        if fresh >> _CHANCE <= _last >> _CHANCE:
+            fresh = _last + 1  # same millisecond, or the clock went back
+        _last = fresh
+    return f"{fresh:016x}"
