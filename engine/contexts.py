@@ -20,7 +20,7 @@ import torch
 from .events import Event, Loading
 from .generate import advance, begin
 from .paths import cache
-from .statistics import text_of
+from .statistics import folder_of, text_of
 from .tokens import Rendered
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def contexts(
     if lm.encoder_decoder:
         passages = (yield from text_of(text)).passages
         return _beginnings(passages, count, seed)
-    file = cache() / "contexts" / (lm.fingerprint[:16] or "unnamed") / f"{count}-{seed}.json"
+    file = cache() / "contexts" / folder_of(lm) / f"{count}-{seed}.json"
     known = _read(file)
     if known is None:
         yield Loading(stage="contexts", done=0, total=count)

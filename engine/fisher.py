@@ -77,7 +77,7 @@ def _measured(
     while order and seen < wanted:
         batch, order = order[:BATCH], order[BATCH:]
         g = _gradients(lm, sites, batch, draw)
-        total += (g.T @ g).double().cpu()
+        total += (g.T @ g).cpu().double()
         seen += len(g)
         yield Loading(stage="statistics", done=min(seen, wanted), total=wanted, unit="tokens")
     if not seen:

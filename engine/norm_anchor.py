@@ -86,7 +86,8 @@ def reference(
     Yields Loading(stage="statistics").
     """
     settings = json.dumps(hp.to_json(), sort_keys=True)
-    name = f"norm-{digest([settings, *texts, str(chat)])}"
+    sites = hp.place(lm).sites(lm)  # which two methods with the same settings may differ in
+    name = f"norm-{digest([settings, *sites, *texts, str(chat)])}"
     kept = lm.kept.get(name)
     if not isinstance(kept, float):
         work = _measured(lm, texts, hp, chat=chat)

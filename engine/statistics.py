@@ -155,17 +155,19 @@ class Statistics:
                 self._open[key] = _Collection(self._lm, missing, found.passages, tokens)
             running = self._open[key]
             yield from running.run()
-            for layer in missing:
+            # Who began this collection and was suspended may find it ended by another.
+            for layer in missing if key in self._open else ():
                 moment = Moment.of(running.sums[layer], running.seen)
                 moment = dataclasses.replace(moment, file=files[layer])
                 _save(files[layer], moment)
                 self._ready[files[layer]] = moment.to(self._lm.device)
-            del self._open[key]
+            self._open.pop(key, None)
         return {layer: self._ready[files[layer]] for layer in layers}
 
     def release(self) -> None:
         """Out of memory; what is on disk is read again when it is asked for."""
         self._ready.clear()
+        self._open.clear()
 
     def _file(self, layer: int, text_digest: str, tokens: int) -> Path:
         site = self._lm.subject_site("mlp_out", layer)
@@ -207,13 +209,18 @@ class _Collection:
         real = mask.bool().flatten()
         for site, layer in self._sites.items():
             k = keys[site].reshape(real.numel(), -1)[real].float()  # [tokens, d_ff]
-            self.sums[layer] += (k.T @ k).double().cpu()
+            self.sums[layer] += (k.T @ k).cpu().double()
         self.seen += int(real.sum())
 
 
 def kept_at(lm: LM, name: str) -> Path:
-    """The file of something measured on a model."""
-    return cache() / "statistics" / (lm.fingerprint[:16] or "unnamed") / f"{name}.safetensors"
+    """The file of something measured on a model as it is loaded, in its dtype."""
+    return cache() / "statistics" / folder_of(lm) / f"{name}.safetensors"
+
+
+def folder_of(lm: LM) -> str:
+    """The folder, in those of the cache, of what is measured on a model or made by it."""
+    return f"{lm.fingerprint[:16] or 'unnamed'}-{str(lm.dtype).removeprefix('torch.')}"
 
 
 def digest(texts: Sequence[str]) -> str:

@@ -295,3 +295,23 @@ def test_bfloat16_models_accumulate_in_float32(text: str) -> None:
     assert moment.C.dtype == torch.float32
     wanted, _ = naive(lm, 1, text)
     assert torch.allclose(moment.C.double(), wanted, atol=0.02 * float(wanted.max()))
+
+
+def test_what_one_began_another_ends(text: str) -> None:
+    """A job takes over what idle work collected, which then goes on to its own end."""
+    kept = Statistics(shared_lm("llama"))
+    idle = kept.moments([0, 1], text=text, tokens=TOKENS)
+    next(idle)
+    _, job = finish(kept.moments([0, 1], text=text, tokens=TOKENS))
+    _, own = finish(idle)
+    assert all(own[layer] is job[layer] for layer in (0, 1))
+
+
+def test_precisions_are_kept_apart(text: str) -> None:
+    lm = shared_lm("llama")
+    model = copy.deepcopy(lm.model).to(torch.bfloat16)
+    other = LM(model, lm.tokenizer, name=lm.name, fingerprint=lm.fingerprint)
+    C, rounded = (collect(each, 0, text)[1].C for each in (lm, other))
+    assert not torch.equal(C, rounded)
+    _, fresh = collect(other, 0, text)
+    assert torch.equal(fresh.C, rounded)
