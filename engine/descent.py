@@ -49,7 +49,7 @@ class DescentParams(HParams):
 
 @dataclass(frozen=True)
 class Descent:
-    """How it went: the loss per step, and the target's probability at the last one."""
+    """How it went: the loss that each step began with, and the target's probability at the end."""
 
     losses: tuple[float, ...]
     p_new: float
@@ -71,20 +71,19 @@ def descend(
     project  brings the parameters back to where they may be, after each step
     Yields EditStep. Raises DivergedLoss.
     """
-    steps, p_new = Steps(adam(lm, parameters, hp)), 0.0
+    steps = Steps(adam(lm, parameters, hp))
     for step in range(1, hp.steps + 1):
         with hooks.patched(lm.model, changes):
             log_p = above.log_p()
         each = nll(log_p, above.examples)
         loss = each.mean()
         now = steps.seen(loss)
-        p_new = float((-each.detach()).exp().mean())
         yield EditStep(
             step=step,
             of=hp.steps,
             loss=now,
             parts={"nll": now},
-            p_new=p_new,
+            p_new=_likely(each),
             p_old=p_old(above.examples, log_p),
             delta_norm=norm(),
         )
@@ -93,11 +92,19 @@ def descend(
         steps.take(loss)
         if project is not None:
             project()
-    steps.end()
-    losses = steps.losses
-    if losses[-1] > losses[0]:
-        raise diverged(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
-    return Descent(tuple(losses), p_new)
+    else:  # behind the last step nobody has looked yet
+        steps.end()
+        with torch.no_grad(), hooks.patched(lm.model, changes):
+            each = nll(above.log_p(), above.examples)
+    first, last = steps.losses[0], float(each.detach().mean())
+    if not last <= first:
+        raise diverged(f"the loss rose from {first:.3g} to {last:.3g}")
+    return Descent(tuple(steps.losses), _likely(each))
+
+
+def _likely(each: Tensor) -> float:
+    """Mean probability of the targets, from −log p [n] of each."""
+    return float((-each.detach()).exp().mean())
 
 
 def adam(lm: LM, parameters: Sequence[Tensor], hp: DescentParams) -> torch.optim.Adam:

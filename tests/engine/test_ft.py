@@ -202,6 +202,21 @@ def test_contexts_and_history_are_further_examples() -> None:
     assert edit.provenance["contexts"] == list(planned.contexts)
 
 
+@pytest.mark.parametrize("stop_loss", [1e-9, 5.5])
+def test_what_is_told_is_of_the_edit_that_is_kept(stop_loss: float) -> None:
+    """Also where it took its last step, behind which no step looks."""
+    lm = shared_lm("gpt2")
+    events, edit = run(lm, params(steps=20, lr=0.03, stop_loss=stop_loss))
+    assert (len(steps(events)) == 20) is (stop_loss < 1)
+    prompt = lm.prompt(FACT.prompt, chat=False)
+    target = target_ids(lm.tokenizer, prompt, FACT.target_new)
+    with torch.no_grad(), lm.active(edit.patches):
+        log_p = lm.model(torch.tensor([[*prompt.ids, *target]])).logits[0].log_softmax(-1)
+    at = torch.arange(len(prompt.ids) - 1, len(prompt.ids) + len(target) - 1)
+    true = float(log_p[at, list(target)].mean().exp())
+    assert edit.numbers["p_new"] == pytest.approx(true, rel=1e-3)
+
+
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_a_cancelled_edit_leaves_nothing(after: int) -> None:
     lm = shared_lm("gpt2")
