@@ -42,8 +42,10 @@ class JointParams(HParams):
     anchor_weight: float = 1000.0  # β
 
     def __post_init__(self) -> None:
-        if self.weight is not None and not self.weight > 0:
-            raise ValueError(f"'weight' must be above 0, not {self.weight!r}.")
+        for name in ("weight", "relative_weight"):
+            weight = getattr(self, name)
+            if weight is not None and not weight > 0:
+                raise ValueError(f"{name!r} must be above 0, not {weight!r}.")
         if self.ridge < 0 or (self.anchors or 0) < 0:
             raise ValueError("'ridge' and 'anchors' must not be below 0.")
 
@@ -77,8 +79,8 @@ def sites_of(edits: Sequence[Edit]) -> tuple[str, ...]:
 def _anchors(
     lm: LM, edits: Sequence[Edit], hp: JointParams
 ) -> Generator[Event, None, tuple[int, dict[int, Tensor]]]:
-    """How many other names each fact is held off, and per layer their keys [m, d_ff]: at the layers
-    that an edit changes, those of its own facts."""
+    """How many other names a fact is held off at most, and per layer their keys [m, d_ff]: at the
+    layers that an edit changes, those of its own facts."""
     given = [
         int(e.hparams.get("anchors") or 0) if hp.anchors is None else hp.anchors for e in edits
     ]
@@ -86,14 +88,14 @@ def _anchors(
     count = max(given, default=0)
     if hp.anchors is None and facts:
         count = min(count, max(1, NAMES // facts))
-    groups: dict[tuple[int, ...], list[Request]] = {}
+    groups: dict[tuple[tuple[int, ...], int], list[Request]] = {}
     for edit, asked in zip(edits, given, strict=True):
         if asked:
             layers = tuple(sorted(_layers(lm)[site] for site in sites_of([edit])))
-            groups.setdefault(layers, []).extend(edit.requests)
+            groups.setdefault((layers, min(asked, count)), []).extend(edit.requests)
     found: dict[int, list[Tensor]] = {}
-    for layers, requests in groups.items():
-        for layer, keys in (yield from anchors.keys(lm, requests, layers, count)).items():
+    for (layers, names), requests in groups.items():
+        for layer, keys in (yield from anchors.keys(lm, requests, layers, names)).items():
             found.setdefault(layer, []).append(keys)
     return count, {layer: torch.cat(parts) for layer, parts in found.items()}
 

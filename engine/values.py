@@ -84,9 +84,10 @@ class ValueParams(HParams):
         for name in ("contexts", "clamp", "grow", "kl", "decay", "whole", "lr", "stop_argmax"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name!r} must not be below 0: {getattr(self, name)!r}.")
-        weight = getattr(self, "weight", None)  # λ, of methods that have one
-        if weight is not None and not weight > 0:
-            raise ValueError(f"'weight' must be above 0, not {weight!r}.")
+        for name in ("weight", "relative_weight"):  # λ, of methods that have one
+            weight = getattr(self, name, None)
+            if weight is not None and not weight > 0:
+                raise ValueError(f"{name!r} must be above 0, not {weight!r}.")
 
     def place(self, lm: LM) -> Place:
         """Where δ goes in; of p modules it has as many parts, and is [p d]."""
@@ -324,7 +325,7 @@ class _Fact:
         The first step is at δ = 0, and the KL is measured from there.
         """
         if self._before is None:
-            self._before = log_p[-1].detach()
+            self._before = log_p[-1].detach().clone()  # not a view that keeps the others
         rows = log_p[:-1].view(-1, self.wanted, log_p.shape[-1])
         said, ended = self._said(rows), self._ended(rows)
         parts = {

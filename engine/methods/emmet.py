@@ -50,7 +50,9 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     found = yield from sought(lm, requests, hp, (site,), "emmet", began)
 
     values = found.values
-    K = torch.stack([value.asked(both=hp.both) for value in values])  # [n, c, d_ff]
+    each = [value.asked(both=hp.both) for value in values]
+    most = max(map(len, each))  # of a fact without contexts, which all name its subject: 1
+    K = torch.stack([k.expand(most, -1) for k in each])  # [n, c, d_ff]
     past = past_keys(lm, site, hold=hp.past)
     held = (yield from anchors.keys(lm, requests, [layer], hp.anchors)).get(layer)
     weight = lm.arch.mlp_width if hp.weight is None else hp.weight

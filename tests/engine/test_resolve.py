@@ -389,3 +389,22 @@ def test_of_many_facts_each_is_held_off_fewer_names(
     edits = [finish(emmet(lm, [fact], hp))[1] for fact in FACTS[:2]]
     _, edit = finish(solved_again(lm, edits, ResolveParams(text=text)))
     assert edit.hparams["anchors"] == 3
+
+
+def test_each_fact_has_as_many_other_names_as_it_was_made_with(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = shared_lm("llama")
+    made = [
+        finish(emmet(lm, [fact], dataclasses.replace(small(text), anchors=count)))[1]
+        for fact, count in zip(FACTS, (2, 5, 0), strict=True)
+    ]
+    asked, keys = [], anchors.keys
+
+    def counted(lm: LM, requests: Sequence[Request], *rest: Any) -> Any:
+        asked.append((tuple(requests), rest[-1]))
+        return keys(lm, requests, *rest)
+
+    monkeypatch.setattr(anchors, "keys", counted)
+    finish(solved_again(lm, made, ResolveParams(text=text)))
+    assert asked == [(FACTS[:1], 2), (FACTS[1:2], 5)]
