@@ -45,7 +45,11 @@ def _branch(front: Front, argument: str) -> None:
 
 
 def _open(front: Front, argument: str) -> None:
-    front.run(front.assistant.open(argument))
+    """Without an argument this session, as another llm-edit has left it."""
+    session = argument or front.assistant.snapshot().session_id
+    if not session:
+        raise BadInput("nothing was said in this session yet.")
+    front.run(front.assistant.open(session))
 
 
 def split_compare(argument: str) -> tuple[str, str, str]:
@@ -70,7 +74,8 @@ COMMANDS = (
             handler=_history, aliases=("timeline",)),
     Command(name="branch", argument="N", help="go on from answer N (or a message of /history)",
             handler=_branch, complete=_answers, unavailable=_nothing_said),
-    Command(name="open", argument="SESSION", help="go on with another session of this model",
+    Command(name="open", argument="[SESSION]",
+            help="go on with another session of this model; alone: this one, as it is now",
             handler=_open, aliases=("resume",)),
     Command(name="compare", argument="[A] [B] [PROMPT]",
             help="what two states of the model say: unedited, now, #N, @SESSION",

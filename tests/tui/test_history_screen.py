@@ -324,6 +324,8 @@ async def test_the_commands_open_the_screens(opened: Opened) -> None:
         await press(pilot, "escape")
         await ask(pilot, "/branch 1")
         assert ("branch", "t0") in pilot.app.assistant.calls
+        await ask(pilot, "/open")
+        assert pilot.app.assistant.calls[-1] == ("open", "01J"), "alone: this very session"
         await ask(pilot, "/open 01A")
         assert texts(pilot, "user") == ["How long?"]
         await ask(pilot, "/compare unedited now Who was Emma?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from tiny_chat import Make, answers
+from tiny_chat import Make, answers, done
 
 from tests.cli.small import QUESTION
 from tui.assistant import Assistant
@@ -71,3 +71,22 @@ def test_compare_says_both_answers_and_the_next_tokens(make: Make) -> None:
     assert any(each == "typed: Who was Emma?  [= same]" for each in told)
     line("/compare #9")
     assert "#9" in line.err.getvalue()
+
+
+def test_open_alone_opens_this_session_as_another_has_left_it(make: Make) -> None:
+    assistant = make()
+    line = Lines(assistant)
+    line("/open")
+    assert "nothing was said in this session yet" in line.err.getvalue()
+    line(QUESTION)
+    line("/fix Australia => Paris")
+    done(make(session=assistant.snapshot().session_id).undo())
+    line("/fix Australia => Rome")
+    assert "Open the session again (/open)" in line.err.getvalue()
+    (said,) = line("/open")
+    assert "no edits in force" in said
+    assert assistant.snapshot().active == ()
+    line("/fix Australia => Rome")
+    assert [edit.target for edit in assistant.snapshot().active] == ["Rome"]
+    line("/open")
+    assert "is open already" in line.err.getvalue()
