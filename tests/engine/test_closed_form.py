@@ -91,11 +91,12 @@ def test_keys_of_one_fact_may_be_alike(apart: float) -> None:
     assert float(B.norm()) < 3 * float(rows(K[:, 1:], solve, 0.0).norm())
 
 
+@pytest.mark.parametrize("weight", [2.0, None])
 @pytest.mark.parametrize("past", [0, 3, 30])
-def test_alphaedit_s_update_is_zero_outside_its_null_space(past: int) -> None:
+def test_alphaedit_s_update_is_zero_outside_its_null_space(past: int, weight: float | None) -> None:
     """ΔK₀ = 0 for every K₀ in the directions that are kept (Fang et al. 2025, section 3.1)."""
     C, K, R = moment(), drawn(D_FF, 3), drawn(D, 3, seed=3)
-    hp = AlphaEditParams(first=0, last=0, rank=0.5, weight=2.0)
+    hp = AlphaEditParams(first=0, last=0, rank=0.5, weight=weight, relative_weight=3.0)
     P = drawn(past, D_FF, seed=4)
     update = R @ rows(K, in_null_space(C, hp, P))
     values, vectors = torch.linalg.eigh(C.C)
@@ -103,7 +104,8 @@ def test_alphaedit_s_update_is_zero_outside_its_null_space(past: int) -> None:
     assert float((update @ kept).norm()) < 1e-4 * float(update.norm())
     Q = vectors[:, : D_FF // 2]
     N = Q @ Q.T
-    whole = N @ P.T @ P + N @ K @ K.T + 2.0 * torch.eye(D_FF)
+    ordinary = float((N @ C.C).trace())  # the mean of ‖Qᵀk‖²
+    whole = N @ P.T @ P + N @ K @ K.T + (weight or 3 * ordinary) * torch.eye(D_FF)
     assert near(update @ whole.T, R @ K.T @ N, 1e-3)  # eq. 14, transposed: P is symmetric
     assert values[0] < values[-1]
 
