@@ -30,6 +30,7 @@ from engine.tokens import Rendered, target_ids
 from tests.tiny import CAUSAL
 
 from .support import CORPUS, close_after, finish, shared_lm, state
+from .test_patches import random_dense
 
 FACTS = tuple(
     Request(prompt=f"The {name}", subject=subject, target_new=target)
@@ -108,6 +109,17 @@ def test_the_loss_is_that_of_the_plain_model(family: str, behind: int, text: str
     assert steps[0].parts["facts"] == pytest.approx(facts, rel=1e-3)
     assert steps[0].parts["kl"] == pytest.approx(2 * float(kl), rel=1e-2, abs=1e-5)
     assert steps[0].loss == pytest.approx(facts + 2 * float(kl), rel=1e-3)
+
+
+def test_text_is_to_stay_what_it_is_to_the_model_without_any_edit(text: str) -> None:
+    lm = shared_lm("llama")
+    edit, beside = solved(lm), random_dense(lm)
+    with lm.active([beside]):
+        steps, _ = fit(lm, edit, fit=1, text=text)
+    ids = list(lm.statement(CORPUS[1]).ids[:LENGTH])
+    bare, now = (plain(lm, ids, patches) for patches in ((), (beside, *edit.patches)))
+    kl = (bare.exp() * (bare - now)).sum(-1)[EVERY - 1 :: EVERY].mean()
+    assert steps[0].parts["kl"] == pytest.approx(float(kl), rel=1e-3)
 
 
 def test_facts_become_likelier_and_text_counts(text: str) -> None:

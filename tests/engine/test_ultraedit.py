@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine import hooks
-from engine.above import Above, example, nll
+from engine.above import Above, Example, example, nll, placed
 from engine.edit import Edit
 from engine.errors import BadRequest, DivergedLoss
 from engine.events import Finding
@@ -24,6 +24,7 @@ from tests.tiny import FAMILIES
 
 from .support import CORPUS, finish, shared_lm, state, traces
 from .test_above import naive
+from .test_patches import random_dense
 
 FACTS = (
     Request(prompt="The Space Needle is in the city of", target_new="Paris", target_old="Seattle"),
@@ -43,11 +44,10 @@ def params(text: str, **changes: Any) -> UltraEditParams:
     return UltraEditParams(**({"down": (0, 1), "lr": 1e-3, "text": text, "passages": 5} | changes))
 
 
-def rows_of(lm: LM, site: str, facts: tuple[Request, ...]) -> tuple[Tensor, Tensor]:
+def rows_of(lm: LM, site: str, examples: list[Example]) -> tuple[Tensor, Tensor]:
     """Inputs and gradients where the targets' tokens are predicted, by autograd, one at a time."""
     inputs, gradients = [], []
-    for fact in facts:
-        given = example(lm, lm.statement(fact.prompt), fact)
+    for given in examples:
         probe: list[Tensor] = []
 
         def add(x: Tensor, y: Tensor, probe: list[Tensor] = probe) -> Tensor:
@@ -63,16 +63,20 @@ def rows_of(lm: LM, site: str, facts: tuple[Request, ...]) -> tuple[Tensor, Tens
     return torch.cat(inputs), torch.cat(gradients)
 
 
+def posed(lm: LM) -> list[Example]:
+    return [example(lm, lm.statement(fact.prompt), fact) for fact in FACTS]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_update_is_the_closed_form(family: str, text: str) -> None:
-    """Δᵀ = (HᵀH + I)⁻¹HᵀV in float64, by the primal system that the dual stands for."""
+    """Δᵀ = (HᵀH + ρI)⁻¹HᵀV in float64, by the primal system that the dual stands for."""
     lm = shared_lm(family)
     weights = state(lm.model)
-    hp = params(text)
+    hp = params(text, ridge=3.0)
     _, edit = finish(ultraedit(lm, FACTS, hp))
     _, begun = finish(of_text(lm, [p.site for p in edit.patches], 0, text=text, passages=5))
     for patch in edit.patches:
-        H, G = (x.double() for x in rows_of(lm, patch.site, FACTS))
+        H, G = (x.double() for x in rows_of(lm, patch.site, posed(lm)))
         own, before = torch.cat([H, G], dim=1), begun[patch.site]
         count = before.count + len(own)
         mean = (before.count * before.mean.double() + own.sum(0)) / count
@@ -81,7 +85,7 @@ def test_the_update_is_the_closed_form(family: str, text: str) -> None:
         normal = ((own - mean) / variance.sqrt()).masked_fill(variance < 1e-20, 0.0)
         h, g = normal[:, : H.shape[1]], normal[:, H.shape[1] :]
         V = -hp.lr * h.square().sum(1, keepdim=True) * g
-        wanted = torch.linalg.solve(H.T @ H + torch.eye(H.shape[1]), H.T @ V).T
+        wanted = torch.linalg.solve(H.T @ H + 3 * torch.eye(H.shape[1]), H.T @ V).T
         # A direction that no text varied in is of rounding alone: it may go either way.
         off = (patch.delta() - wanted).norm() / wanted.norm()
         assert off < 1e-2, (family, patch.site)
@@ -93,7 +97,7 @@ def test_the_update_is_the_closed_form(family: str, text: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "t5"])
 def test_the_target_becomes_likelier(family: str, text: str) -> None:
     lm = shared_lm(family)
-    given = [example(lm, lm.statement(f.prompt), f) for f in FACTS]
+    given = posed(lm)
     above = Above(lm, given, 0, fast=False)
 
     def losses() -> Tensor:
@@ -125,7 +129,7 @@ def test_what_is_told_on_the_way(text: str) -> None:
     (found,) = (e for e in events if isinstance(e, Finding))
     assert [row["label"] for row in found.rows] == [patch.site for patch in edit.patches]
     for row in found.rows:
-        _, gradients = rows_of(lm, row["label"], FACTS)
+        _, gradients = rows_of(lm, row["label"], posed(lm))
         assert row["value"] == pytest.approx(float(gradients.norm()), rel=1e-3)
     rows = edit.patches[0].rank
     assert found.text == (
@@ -195,9 +199,18 @@ def test_those_of_text_are_measured_once_and_kept(
     assert torch.equal(kept[site].spread, found[site].spread)
 
 
-def _examples(lm: LM) -> list[Any]:
-    from engine.above import placed
+def test_those_of_text_are_the_unedited_model_s(text: str) -> None:
+    lm = shared_lm("llama")
+    site = lm.site("mlp_out", 1)
+    whole = torch.cat(rows_of(lm, site, _examples(lm)), dim=1)
+    with lm.active([random_dense(lm, layer=0)]):
+        _, found = finish(of_text(lm, [site], 1, text=text, passages=5))
+    assert torch.allclose(found[site].mean, whole.mean(0), atol=1e-5)
+    variance = whole.var(0, correction=0)
+    assert torch.allclose(found[site].spread / len(whole), variance, rtol=1e-3, atol=1e-6)
 
+
+def _examples(lm: LM) -> list[Example]:
     cut = [lm.statement(line).ids[:27] for line in CORPUS]
     return [placed(lm, ids[:-3], ids[-3:]) for ids in cut]
 
