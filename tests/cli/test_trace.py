@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -21,7 +22,9 @@ def test_a_fact_is_traced_and_drawn(run: Run, model: Path, tmp_path: Path) -> No
     small = ("--model", model, "--dtype", "fp32", "--samples", 2)
     found = run("trace", PROMPT, "--subject", SUBJECT, *small, "--save", picture, "--kind", "mlp")
     assert found.code == 0, found.err
-    assert found.lines[0].startswith("The Space Needle is in → ") or "Needle" in found.lines[0]
+    asked, told = found.lines[0].split(" → ")
+    assert "".join(asked.split()) == "<s>TheSpaceNeedleisin"
+    assert re.fullmatch(r".+: p 0\.\d{3}, 0\.\d{3} with the subject noised", told)
     assert "MLP outputs of 1 layers restored" in found.out
     assert "hidden state" not in found.out
     assert "* tokens of the subject" in found.out
