@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples at every run, however busy the machine; --hypothesis-profile=default: others.
+settings.register_profile("fixed", deadline=None, derandomize=True)
+settings.load_profile("fixed")
 
 # Read when the hub's client is imported: nothing of the user's, and nothing over the network.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from unittest import mock
 
@@ -98,6 +99,14 @@ async def reach(pilot: Pilot, gate) -> None:  # type: ignore[no-untyped-def]
         await pilot.pause(0.01)
     assert gate.reached.is_set()
     await settle(pilot, jobs=False)
+
+
+async def until(pilot: Pilot, met: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something that comes when the machine has time for it."""
+    ends = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < ends
+        await pilot.pause(0.02)
 
 
 async def ask(pilot: Pilot, text: str = QUESTION, *, wait: bool = True) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from conftest import Opened
-from scenes import QUESTION, ask, settle
+from scenes import QUESTION, ask, settle, until
 from test_chat import screen_text, texts
+from textual.command import CommandList, CommandPalette
 
 from tui.widgets.fix_dialog import FixDialog
 from tui.widgets.help import HelpScreen
@@ -176,9 +177,10 @@ async def test_a_question_mark_is_a_character_in_the_composer(opened: Opened) ->
 async def test_the_palette_runs_commands(opened: Opened) -> None:
     async with opened() as pilot:
         await pilot.press("ctrl+p")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
+        hits = pilot.app.screen.query_one(CommandList)
+        await until(pilot, lambda: hits.option_count > 1)
         await pilot.press(*"show the log")
-        await pilot.pause(0.6)
+        await until(pilot, lambda: hits.option_count == 1)
         await pilot.press("enter", "enter")
-        await pilot.pause(0.2)
-        assert pilot.app.chat.pane == "log"
+        await until(pilot, lambda: pilot.app.chat.pane == "log")

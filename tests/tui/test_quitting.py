@@ -15,6 +15,7 @@ from scenes import LONG, ask, fix, reach
 from terminal import on_terminal, read_until
 
 HERE = Path(__file__).parent
+SOON = 4.0  # seconds, on a busy machine; what is stuck never comes back
 
 PROGRAM = """
 import sys, threading
@@ -36,7 +37,7 @@ sys.exit(code)
 """
 
 
-def test_quitting_while_a_job_is_stuck_takes_less_than_a_second() -> None:
+def test_quitting_does_not_wait_for_a_job_that_is_stuck() -> None:
     program = PROGRAM.format(root=str(HERE.parents[1]), here=str(HERE))
     with on_terminal(program) as (terminal, child):
         read_until(terminal, b"cpu", 30)  # loaded
@@ -46,7 +47,7 @@ def test_quitting_while_a_job_is_stuck_takes_less_than_a_second() -> None:
         os.write(terminal, b"\x11")  # Ctrl+Q
         read_until(terminal, b"LEFT", 10)
         assert child.wait(10) == 0
-        assert time.monotonic() - asked < 1.0
+        assert time.monotonic() - asked < SOON
 
 
 @pytest.mark.parametrize("work", ["answer", "edit"])
@@ -60,7 +61,7 @@ async def test_quitting_does_not_wait_for_the_engine(opened: Opened, work: str) 
         started = time.monotonic()
         await pilot.press("ctrl+q")
         assert pilot.app.return_code == 0
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < SOON
 
 
 def test_the_screen_is_there_before_torch() -> None:
@@ -80,7 +81,8 @@ class Watched(ScriptedAssistant):
 app = EditApp(Watched)
 async def main():
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(0.3)
+        while not seen:
+            await pilot.pause(0.05)
 asyncio.run(main())
 app.assistant.close()
 assert seen == [True], seen
@@ -104,7 +106,8 @@ def make(signal):
 app = EditApp(make)
 async def main():
     async with app.run_test(size=(120, 36)) as pilot:
-        await pilot.pause(0.3)
+        while not seen:
+            await pilot.pause(0.05)
 asyncio.run(main())
 app.assistant.close()
 print(json.dumps(seen))
