@@ -90,6 +90,15 @@ class EditState:
         over = bool(self.ended or self.applied or self.findings)
         return bool(self.steps) or not (nothing or over)
 
+    @property
+    def without_curve(self) -> str:
+        """Why there is no loss to draw, where `optimises` says so."""
+        if self.planned is not None and self.planned.steps == 0:
+            return "This method optimises nothing"
+        if not self.stands and self.ended in ("cancelled", "failed"):
+            return "It ended before its first step"
+        return "Its steps were not recorded"
+
     def stops_at(self, name: str) -> float:
         """A hyper-parameter at which the optimisation ends early; NaN where there is none."""
         value = self.planned.hparams.get(name) if self.planned else None

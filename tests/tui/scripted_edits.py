@@ -123,16 +123,11 @@ class ScriptedEdits:
         method = method or self.method
         number, started = len(self.edits) + 1, self.clock.now
         subject = subject or "Australia"
-        self.edits.append(
-            EditView(
-                id=f"e{number}", number=number, method=method, subject=subject,
-                question=turn.question, target=target, state="running", answer_before=turn.answer,
-            )
-        )  # fmt: skip
         try:
             outcome = yield from self._edit(target, turn, subject, method, number)
         except GeneratorExit:
-            self._set(number, state="cancelled")
+            if len(self.edits) == number:  # else it was not planned yet
+                self._set(number, state="cancelled")
             raise
         except EditFailed:
             self._set(number, state="failed")
@@ -166,6 +161,12 @@ class ScriptedEdits:
         for done in range(1, 4):
             self._pass("probe", 0.1)
             yield Loading(stage="probes", done=done, total=3)
+        self.edits.append(
+            EditView(
+                id=f"e{number}", number=number, method=method, subject=subject,
+                question=turn.question, target=target, state="running", answer_before=turn.answer,
+            )
+        )  # fmt: skip
         short = turn.answer.rstrip(".").split()[-1] if turn.answer else ""
         yield EditPlanned(
             edit=f"e{number}", method=method, prompt=turn.question, subject=subject,

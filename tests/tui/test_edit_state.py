@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from engine.events import (
@@ -87,6 +88,17 @@ def test_an_edit_stands_although_its_second_answer_was_stopped() -> None:
     state = fed(applied(), JobEnded(state="cancelled", seconds=1.0))
     state.stands = True
     assert state.verdict() == ("good", "Changed.")
+
+
+def test_why_there_is_no_curve() -> None:
+    closed = dataclasses.replace(planned(), steps=0)
+    assert fed(closed).without_curve == "This method optimises nothing"
+    stopped = fed(JobEnded(state="cancelled", seconds=1.0))
+    assert not stopped.optimises
+    assert stopped.without_curve == "It ended before its first step"
+    made = fed(applied(), JobEnded(state="done", seconds=1.0))  # its other events are missing
+    made.stands = True
+    assert made.without_curve == "Its steps were not recorded"
 
 
 def test_a_failed_job_says_why_and_what_to_do() -> None:

@@ -12,10 +12,10 @@ from engine.events import EditPlanned, Event, JobEnded, Loading, Note, Problem, 
 from engine.ledger import RESOLVED
 from engine.worker import Job
 
-from ..edit_state import stage_text
+from ..edit_state import EditState, stage_text
 from ..narrate import narrate
 from ..timeline_text import moved_sentence
-from ..views import CorrectionView, UndoView
+from ..views import CorrectionView, Snapshot, UndoView
 from ..wording import moved, shifted, superseding
 
 if TYPE_CHECKING:
@@ -141,9 +141,8 @@ def _ended(app: EditApp, job: Job[Any]) -> None:
     owned = any(screen.owns(job) for screen in app.sides)
     app.chat.transcript.finish(job.id)
     if job.kind == "correct" and app.corrections.job is job and app.chat.edit is not None:
-        result = job.result
-        app.chat.edit.stands = result is not None
-        app.chat.edit.number = result.edit.number if result else len(snapshot.edits)
+        app.chat.edit.stands = job.result is not None
+        app.chat.edit.number = _number(app.chat.edit, snapshot)
         app.chat.draw_edit()
     if job.kind in MOVES and job.result is not None:
         app.chat.moved(len(snapshot.turns), other=job.kind == "open")
@@ -167,6 +166,12 @@ def _ended(app: EditApp, job: Job[Any]) -> None:
     done = app.followups.pop(job.id, None)
     if done is not None and job.state == "done":
         done(job)
+
+
+def _number(edit: EditState, snapshot: Snapshot) -> int:
+    """Its own; 0 for one that ended before it was planned: the session has none for it."""
+    id = edit.planned.edit if edit.planned else ""
+    return next((view.number for view in snapshot.edits if view.id == id), 0)
 
 
 def _corrected(app: EditApp, job: Job[Any]) -> None:

@@ -58,7 +58,7 @@ def probability_summary(state: EditState) -> str:
 
 
 def findings_text(state: EditState, width: int) -> Text:
-    """What a method without a loss has to show: each finding, its rows with bars."""
+    """What there is to show without a loss: each finding, its rows with bars."""
     text = Text()
     for found in state.findings.values():
         text.append("\n\n" if text else "")
@@ -68,7 +68,7 @@ def findings_text(state: EditState, width: int) -> Text:
         top = max((v for v in values if math.isfinite(v)), default=0.0)
         for row in found.rows:
             text.append(f"\n  {_finding_row(row, top, width - 2)}")
-    return text or Text("This method optimises nothing: there is no curve to draw.", "dim")
+    return text or Text(f"{state.without_curve}: there is no curve to draw.", "dim")
 
 
 def _finding_row(row: Mapping[str, Any], top: float, width: int) -> str:

@@ -64,7 +64,7 @@ class EditStrip(Vertical):
     def _curves(self, state: EditState, width: int) -> Text:
         if not state.optimises:
             found = [f"{f.title}: {f.text}" for f in state.findings.values()]
-            said = " · ".join(found) or "nothing to optimise"
+            said = " · ".join(found) or state.without_curve
             return Text(clip(said, width), no_wrap=True)
         line = Text("loss ", no_wrap=True, overflow="ellipsis")
         if not state.steps:
