@@ -23,13 +23,13 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from . import methods, paths
-from .errors import BadFile, BadSetting
+from .errors import BadFile, BadInput, BadSetting, meant
 
 LAYER = "layer"
 
@@ -37,6 +37,7 @@ Layer = Annotated[int, LAYER]
 """A 0-based layer. In a file it may be a share of the depth: "20%" of 30 layers is layer 6."""
 
 COMMAND_LINE = "command line"
+_DEEP = 1_000_000  # layers: more than any model has
 PRESET = "preset"  # not a hyper-parameter: names a packaged file of them
 
 P = TypeVar("P")
@@ -214,18 +215,9 @@ def build(
     Keys that no source names keep the default of the class ("default").
     Raises BadSetting.
     """
+    values, origin = _values(cls, sources, n_layers)
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    origin = dict.fromkeys(fields, "default")
-    for source in sources:
-        for key, value in source.values.items():
-            if key not in fields:
-                known = ", ".join(sorted(fields))
-                raise BadSetting(f"{source.name}: unknown key {key!r}.", f"Known: {known}.")
-            values[key] = _checked(source, key, value, hints[key], n_layers)
-            origin[key] = source.name
-    for key, field in fields.items():
+    for key, field in _fields(cls).items():
         absent = field.default is field.default_factory is dataclasses.MISSING
         if key not in values and absent:
             place = sources[0].name if sources else cls.__name__
@@ -234,6 +226,71 @@ def build(
         return cls(**values), origin
     except ValueError as error:
         raise BadSetting(f"{sources[-1].name if sources else cls.__name__}: {error}") from error
+
+
+def check(method: str, overrides: Mapping[str, str]) -> None:
+    """What can be said of settings before a model is there: names, types, presets and ranges.
+
+    Refused is what no model takes, however deep it is and whichever preset fits it. Imports the
+    method where there is something to check. Raises UnknownName, BadSetting.
+    """
+    info = methods.get(method)
+    if not overrides:
+        return
+    cls = info.params_class()
+    given = Source(COMMAND_LINE, {key: v for key, v in overrides.items() if key != PRESET})
+    _values(cls, [given], 0)
+    refused = ""
+    for files in _for_some_model(method, overrides.get(PRESET)):
+        for n_layers in (0, _DEEP):
+            try:
+                sources = [Source(str(file), settings(file)) for file in files]
+                cls(**_values(cls, [*sources, given], n_layers)[0])
+                return
+            except TypeError:  # a key is missing that only a model's own files have
+                return
+            except BadInput:  # a file for another model, perhaps: loading tells
+                continue
+            except ValueError as error:
+                refused = refused or str(error)
+    if refused:
+        raise BadSetting(f"{COMMAND_LINE}: {refused}")
+
+
+def _for_some_model(method: str, name: str | None) -> Iterator[list[Path]]:
+    """The files of settings that some model may have, first those that any has.
+
+    name  of a preset that is asked for. Raises BadSetting.
+    """
+    general, asked = defaults(method), [_named(method, name)] if name is not None else []
+    yield [*general, *asked]
+    own = own_file(method, "any").parent.glob("*.yaml")
+    yield from ([*general, file, *asked] for file in [*presets(method), *sorted(own)])
+    for preset in asked:
+        special = sorted(preset.with_suffix("").glob("*.yaml"))
+        yield from ([*general, preset, file] for file in special)
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {f.name: f for f in dataclasses.fields(cls) if f.init}
+
+
+def _values(
+    cls: type[Any], sources: Sequence[Source], n_layers: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that the sources give, and where each field's comes from. Raises BadSetting."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = _fields(cls)
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys(fields, "default")
+    for source in sources:
+        for key, value in source.values.items():
+            if key not in fields:
+                remedy = f"{meant(key, fields)} Known: {', '.join(sorted(fields))}.".strip()
+                raise BadSetting(f"{source.name}: unknown key {key!r}.", remedy)
+            values[key] = _checked(source, key, value, hints[key], n_layers)
+            origin[key] = source.name
+    return values, origin
 
 
 def _checked(source: Source, key: str, value: Any, declared: Any, n_layers: int) -> Any:
@@ -312,8 +369,8 @@ def _layer(value: Any, n_layers: int) -> int:
             raise ValueError("must be between 0% and 100%")
         return min(int(n_layers * share / 100), max(n_layers - 1, 0))
     layer = int(_plain(value, int))
-    if n_layers and not 0 <= layer < n_layers:
-        raise ValueError(f"must be a layer from 0 to {n_layers - 1}")
+    if layer < 0 or (n_layers and layer >= n_layers):
+        raise ValueError(f"must be a layer from 0 {f'to {n_layers - 1}' if n_layers else 'up'}")
     return layer
 
 

@@ -71,11 +71,16 @@ class UnknownName(BadInput):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-        hint = f"Did you mean {near[0]!r}?" if near else ""
+        hint = meant(name, names)
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         listing = f"Available: {', '.join(names[:LISTED])}{more}." if names else ""
         super().__init__(f"unknown {kind} {name!r}.", f"{hint} {listing}".strip())
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question about the nearest of what there is; "" where nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 class BadRequest(BadInput):

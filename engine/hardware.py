@@ -8,17 +8,13 @@ from pathlib import Path
 import psutil
 import torch
 
+from . import placing
 from .arch import Arch
 from .errors import BadSetting, OutOfMemory
 from .storage import megabytes
 
-DTYPES = {
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-    "fp16": torch.float16,
-    "float16": torch.float16,
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, full) for name, full in placing.DTYPES.items()
 }
 _CPU_INFO = Path("/proc/cpuinfo")
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
@@ -51,8 +47,7 @@ def choose_dtype(wanted: str, device: torch.device, arch: Arch) -> torch.dtype:
     """ "auto" is bf16 where the device has it, else fp32. Raises BadSetting."""
     if wanted == "auto":
         return torch.bfloat16 if _native_bf16(device) else torch.float32
-    if wanted not in DTYPES:
-        raise BadSetting(f"unknown dtype {wanted!r}.", "Try auto, fp32, bf16 or fp16.")
+    placing.check_dtype(wanted)
     if DTYPES[wanted] == torch.float16 and arch.model_type == "t5":
         raise BadSetting("T5 overflows in fp16.", "Try --dtype bf16 or fp32.")
     return DTYPES[wanted]

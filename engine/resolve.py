@@ -73,6 +73,16 @@ def resolvable(ledger: Ledger) -> tuple[Edit, ...]:
     )
 
 
+def require(count: int, hp: ResolveParams) -> None:
+    """So many edits are enough. Raises BadRequest."""
+    needed, in_words = (1, "one") if hp.again or hp.fit else (2, "two")
+    if count < needed:
+        raise BadRequest(
+            f"{count} of the acting edits can be solved again; it takes {in_words}.",
+            "Methods with a closed form keep what that needs: see docs/closed-form.md.",
+        )
+
+
 def resolve(
     lm: LM,
     ledger: Ledger,
@@ -91,11 +101,7 @@ def resolve(
     given = Source(COMMAND_LINE, overrides or {})
     hp, sources = build(ResolveParams, [given], n_layers=lm.n_layers)
     replaced = resolvable(ledger)
-    if len(replaced) < (1 if hp.again or hp.fit else 2):
-        raise BadRequest(
-            f"{len(replaced)} of the acting edits can be solved again; it takes two.",
-            "Methods with a closed form keep what that needs: see docs/closed-form.md.",
-        )
+    require(len(replaced), hp)
     edits = standing(ledger)
     if left := sum(len(e.requests) for e in replaced) - sum(len(e.requests) for e in edits):
         yield Note(text=f"left out, since they were corrected after their batch: {left}")

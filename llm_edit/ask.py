@@ -9,6 +9,7 @@ import click
 
 from tui.console import printable
 
+from .checking import check
 from .common import (
     assistant_options,
     finished,
@@ -44,6 +45,7 @@ def ask(
         raise click.UsageError("the prompt is empty.")
     more = {"max_tokens": max_tokens} if max_tokens is not None else {}
     wanted = assistant_options(given, reuse=True, prepare=False, **more)
+    check(wanted)
     say = narrator(verbose=verbose)
     with opened(wanted, say) as assistant:
         job = assistant.ask(text, fresh=True, statement=statement)

@@ -112,7 +112,7 @@ def chat_command(
 
     Exit code 1: an undo was not exact.
     """
-    wanted, lm = load(given)
+    wanted, lm = load(given, arms)
     from engine.bench import chatlist, report, results
 
     items = chatlist.read_list(path)[:n]

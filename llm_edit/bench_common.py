@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from .checking import check, check_each
 from .common import assistant_options, drive, loading, print_json
 
 T = TypeVar("T")
@@ -45,9 +46,13 @@ def arms(told: str) -> Callable[[Any], Any]:
     )
 
 
-def load(given: dict[str, Any]) -> tuple[Any, Any]:
-    """The settings, and the model. Imports torch."""
+def load(
+    given: dict[str, Any], arms: Mapping[str, dict[str, str]] | None = None
+) -> tuple[Any, Any]:
+    """The settings, those of `arms` checked with them, and the model. Imports torch."""
     wanted = assistant_options(given)
+    check(wanted)
+    check_each(wanted, ((None, {**wanted.hp, **pairs}) for pairs in (arms or {}).values()))
     return wanted, run_job(loading(wanted))
 
 

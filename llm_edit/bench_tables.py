@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from engine.placing import check_device
 
 from . import pictures
 from .bench_common import OUT, command, run_job, tell
 from .bench_common import arms as arms_option
+from .checking import check_each
 from .common import assistant_options, loading, options, print_json
+
+if TYPE_CHECKING:
+    from tui.options import Options
 
 ARMS = arms_option("A row of its own settings, its method= among them; may be repeated.")
 
@@ -56,6 +62,7 @@ def all_command(
     wanted = assistant_options(given)
     every = _rows(wanted.method, methods, arms, list(registry.methods()))
     sets = [datasets.load(datasets.find(name), n, skip=skip) for name in names]
+    _check_settings(wanted, every, arms)
     lm = run_job(loading(wanted))
     from engine.bench import report, runner
 
@@ -93,6 +100,15 @@ def _rows(
     for pairs in rows.values():
         registry.get(pairs["method"])
     return rows
+
+
+def _check_settings(
+    wanted: Options, rows: dict[str, dict[str, str]], arms: dict[str, dict[str, str]]
+) -> None:
+    """Of the rows that are asked for one by one: of the others some may be left out."""
+    asked = [{**wanted.hp, **row} for name, row in rows.items() if name in arms or len(rows) == 1]
+    check_device(wanted.device)
+    check_each(wanted, ((hp.pop("method"), hp) for hp in asked))
 
 
 def _possible(lm: Any, rows: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
@@ -220,6 +236,7 @@ def sequence_command(
     every = _rows(wanted.method, methods, arms, [wanted.method])
     if batch > 1:
         _check_batches(every)
+    _check_settings(wanted, every, arms)
     lm = run_job(loading(wanted))
     from engine.bench import courses, report, sequence
     from engine.statistics import HELD_OUT

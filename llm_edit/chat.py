@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from . import completing
+from .checking import check_hp
 from .common import assistant_options, options
 
 
@@ -50,6 +51,7 @@ def chat(
     if max_tokens is not None:
         more["max_tokens"] = max_tokens
     wanted = assistant_options(given, **more)
+    check_hp(wanted)
     if not sys.stdin.isatty():
         return _piped(wanted, context)
     if plain or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":

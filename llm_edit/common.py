@@ -110,6 +110,7 @@ def placing(function: Command) -> Command:
 def assistant_options(given: dict[str, Any], **more: Any) -> Options:
     """Options of the assistant from those of a command; what was not given is as configured."""
     from engine import paths
+    from engine.placing import check_dtype
     from tui import settings
     from tui.options import Options
 
@@ -131,7 +132,9 @@ def assistant_options(given: dict[str, Any], **more: Any) -> Options:
         from engine import methods
 
         methods.get(given["method"])
-    return dataclasses.replace(wanted, **found, **more)
+    wanted = dataclasses.replace(wanted, **found, **more)
+    check_dtype(wanted.dtype)
+    return wanted
 
 
 @contextmanager

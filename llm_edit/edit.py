@@ -16,6 +16,7 @@ from tui.batch import begin, facts_of, groups
 from tui.console import printable
 from tui.wording import superseding
 
+from .checking import check
 from .common import (
     assistant_options,
     finished,
@@ -70,6 +71,7 @@ def edit(
         raise click.UsageError("--one-by-one needs --file.")
     facts = _facts(prompt, path, chat, given)
     wanted = assistant_options(given, reuse=True, prepare=False)
+    check(wanted, facts)
     say = narrator(verbose=verbose)
     report = _Report(as_json=as_json, silent=events, many=path is not None)
     with opened(wanted, say) as assistant, report:

@@ -8,6 +8,7 @@ import click
 
 from tui.console import printable
 
+from .checking import check_resolve
 from .common import assistant_options, finished, narrator, opened, options, print_json
 from .edit import as_row, told
 
@@ -31,9 +32,10 @@ def resolve(again: int, fit: int, verbose: bool, as_json: bool, **given: Any) ->
     the unedited model has it. Exit code 1: a fact did not take.
     """
     wanted = assistant_options(given, reuse=True, prepare=False)
+    overrides = wanted.hp | {name: str(n) for name, n in (("again", again), ("fit", fit)) if n}
+    check_resolve(wanted, overrides)
     with opened(wanted, narrator(verbose=verbose)) as assistant:
-        own = {name: str(n) for name, n in (("again", again), ("fit", fit)) if n}
-        view = finished(assistant.resolve({**wanted.hp, **own}), narrator(verbose=verbose))
+        view = finished(assistant.resolve(overrides), narrator(verbose=verbose))
     if as_json:
         print_json(as_row(view))
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import pictures
+from .checking import check
 from .common import assistant_options, drive, loading, options, placing, plain, print_json
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def trace(
     if any(path.suffix.lower() == ".png" for path in saved):
         pictures.require_matplotlib("pip install 'llm-edit-chat[bench]', or save as .svg.")
     wanted = assistant_options(given)
+    check(wanted)
 
     from engine.trace import trace as traced
 

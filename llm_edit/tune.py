@@ -11,6 +11,7 @@ import click
 
 from . import completing
 from .bench_common import command
+from .checking import check, check_each
 from .common import assistant_options, drive, loading, options, print_json
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def tune(
     from engine.evaluate import datasets
 
     wanted = assistant_options({**given, "method": method})
+    check(wanted)
+    tried_values = ({**wanted.hp, key: value} for key, each in values.items() for value in each)
+    check_each(wanted, ((method, hp) for hp in tried_values))
     _place(method, wanted.model, force)  # before minutes of work, not behind them
     found = datasets.load(datasets.find(data), n, skip=skip)
     for reason, count in found.skipped.items():
