@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from .events import Event, ReplyEnded, Token
+from .events import Event, Loading, ReplyEnded, Token
 from .tokens import Rendered
 
 if TYPE_CHECKING:
     from .lm import LM
 
 BATCH = 24  # prompts decoded together
+PIECE = 256  # tokens of a long prompt that are read without a break
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,25 @@ def advance(lm: LM, state: _State, chosen: Tensor) -> Tensor:
     return logits
 
 
+def _read(lm: LM, ids: Tensor, mask: Tensor) -> Generator[Event, None, tuple[Tensor, _State]]:
+    """`begin` with one prompt [1, t]; a long one piece by piece, so that reading can be stopped."""
+    size = ids.shape[1]
+    if lm.encoder_decoder or size <= PIECE:
+        return begin(lm, ids, mask)
+    lm.check_fits(size)
+    cache, whole = DynamicCache(config=lm.model.config), (size - 1) // PIECE * PIECE
+    for start in range(0, whole, PIECE):
+        yield Loading(stage="prompt", done=start, total=size, unit="tokens")
+        end = start + PIECE
+        with torch.no_grad():
+            lm.body(ids[:, start:end], mask[:, :end], cache=cache)
+    yield Loading(stage="prompt", done=whole, total=size, unit="tokens")
+    with torch.no_grad():
+        last = (torch.zeros(1, dtype=torch.long), torch.tensor([size - whole - 1]))
+        out = lm.forward(ids[:, whole:], mask, cache=cache, at=last)
+    return out.logits[0], _State(mask, cache)
+
+
 def stream(
     lm: LM,
     prompt: Rendered,
@@ -83,14 +103,15 @@ def stream(
 ) -> Generator[Event, None, Reply]:
     """Reply to one prompt, yielding text as it comes; closing the generator stops it.
 
-    Yields Token (never half a character), then ReplyEnded. Greedy at temperature 0.
+    Yields Loading(stage="prompt") while a long prompt is read, Token (never half a character),
+    then ReplyEnded. Greedy at temperature 0.
     """
     began = time.perf_counter()
     stops = lm.stop_ids(prompt)
     sampler = torch.Generator(device="cpu").manual_seed(seed)
     ids: list[int] = []
     shown, reason, first_token = "", "length", 0.0
-    logits, state = begin(lm, *lm.pack([prompt.ids]))
+    logits, state = yield from _read(lm, *lm.pack([prompt.ids]))
     max_tokens = min(max_tokens, lm.room(len(prompt.ids)))
     while len(ids) < max_tokens:
         chosen = _choose(logits[0], temperature, top_p, sampler)

@@ -184,7 +184,7 @@ class LM:
                  [1, len(rows), vocab]; the head runs once, on those alone
         decoded  [n, s] what the decoder of an encoder-decoder reads; columns are its, then
         """
-        self._fits(mask.shape[1])
+        self.check_fits(mask.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
         if "position_ids" in self._accepts:
             positions = mask.cumsum(-1).sub(1).clamp_min(0)
@@ -205,7 +205,7 @@ class LM:
 
     def body(self, ids: Tensor, mask: Tensor, *, cache: Any = None) -> Any:
         """`forward` without the language-model head."""
-        self._fits(mask.shape[1])
+        self.check_fits(mask.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         if "position_ids" in self._accepts:
             inputs["position_ids"] = mask.cumsum(-1).sub(1).clamp_min(0)[:, -ids.shape[1] :]
@@ -219,7 +219,7 @@ class LM:
         name = "cache" if "cache" in self._accepts else "past_key_values"  # transformers < 5.24
         return {name: cache, "use_cache": True}
 
-    def _fits(self, tokens: int) -> None:
+    def check_fits(self, tokens: int) -> None:
         """Raises BadRequest for a sequence that is longer than the model's table of positions."""
         if self.limit is not None and tokens > self.limit:
             raise BadRequest(

@@ -32,6 +32,7 @@ STAGES = {
     "weights": "loading the model",
     "statistics": "key statistics",
     "contexts": "writing contexts",
+    "prompt": "reading the question",
     "edit": "editing",
     "anchors": "reading other names",
     "probes": "asking the checks",
