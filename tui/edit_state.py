@@ -84,6 +84,11 @@ class EditState:
         return not self.ended
 
     @property
+    def measured(self) -> bool:
+        """Whether a measurement that is not there now was not made at all."""
+        return bool(self.ended) and (self.applied is not None or not self.stands)
+
+    @property
     def optimises(self) -> bool:
         """Whether there is, or may still be, a loss to draw."""
         nothing = self.planned is not None and self.planned.steps == 0

@@ -218,6 +218,8 @@ class ScriptedEdits:
             detail={"answer_before": turn.answer, "target": target,
                     "answer_after": target if good else turn.answer},
         )  # fmt: skip
+        if not target:  # edits solved again
+            return
         yield Metric(
             name="rephrased", before=0, after=0.75 if good else 0.0, n=4,
             detail={"rows": rephrased(turn, target, 3 if good else 0)},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from conftest import Opened
 from scenes import LONG, ask, fix, reach, settle
 from test_chat import screen_text
@@ -56,3 +59,19 @@ async def test_an_edit_stopped_behind_its_plan_has_its_own_number(opened: Opened
         await undone_then_stopped(pilot, "step")
         assert title(pilot) == "Edit 2 · r-rome · layer 6"
         assert "■ Stopped. Nothing was changed." in screen_text(pilot)
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24)])
+async def test_edits_solved_again_have_no_single_answer(
+    opened: Opened, size: tuple[int, int]
+) -> None:
+    async with opened(size=size) as pilot:
+        await ask(pilot)
+        await fix(pilot)
+        await settle(pilot)
+        await ask(pilot, "/resolve")
+        shown = screen_text(pilot)
+        assert not re.search(r"→ *[│╮]", shown), "an arrow to nothing"
+        if size == (120, 36):
+            for name in ("Rephrased", "Neighbours kept"):
+                assert re.search(f"· {name} +not measured", shown)

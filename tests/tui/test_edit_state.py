@@ -90,6 +90,15 @@ def test_an_edit_stands_although_its_second_answer_was_stopped() -> None:
     assert state.verdict() == ("good", "Changed.")
 
 
+def test_a_measurement_may_come_until_the_end() -> None:
+    end = JobEnded(state="done", seconds=1.0)
+    assert not fed(applied()).measured
+    assert fed(applied(), end).measured
+    unrecorded = fed(end)
+    unrecorded.stands = True
+    assert not unrecorded.measured, "it may have been measured"
+
+
 def test_why_there_is_no_curve() -> None:
     closed = dataclasses.replace(planned(), steps=0)
     assert fed(closed).without_curve == "This method optimises nothing"

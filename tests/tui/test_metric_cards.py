@@ -41,6 +41,11 @@ def test_a_successful_edit_says_so() -> None:
     assert card("said", metric("said", 0, 1, 1, answer_after="Paris")).value == "no → yes"
 
 
+def test_what_was_not_measured_says_so_once_it_cannot_be_any_more() -> None:
+    assert card("rephrased", None).value == ""
+    assert card("rephrased", None, over=True).value == "not measured"
+
+
 @pytest.mark.parametrize(("after", "mark"), [(1.0, "✓"), (0.9, "◐"), (0.5, "✗")])
 def test_neighbours(after: float, mark: str) -> None:
     assert card("neighbours", metric("neighbours", 1.0, after, 10)).mark == mark

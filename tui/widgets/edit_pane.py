@@ -157,7 +157,7 @@ class EditPane(Vertical):
             threshold=sure if sure < 1 else math.nan,
         )
         self.query_one(ProgressLine).show(state.share(), state.progress())
-        self.query_one(MetricCards).show(state.metrics)
+        self.query_one(MetricCards).show(state.metrics, over=state.measured)
         self._say(state)
 
     def show_ledger(self, snapshot: Snapshot) -> None:
@@ -168,7 +168,7 @@ class EditPane(Vertical):
 
     def _change(self, state: EditState) -> Text:
         old, new = state.change
-        if not (old or new):  # of many facts
+        if not new:  # of many facts
             return Text()
         room = max(8, self.size.width - 4)
         short = clip(old, max(6, room - len(new) - 3)) if old else "…"

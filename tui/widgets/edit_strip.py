@@ -49,8 +49,8 @@ class EditStrip(Vertical):
             return
         width = max(20, self.app.size.width - 6)
         old, new = state.change
-        change = f"{clip(old, 24)} → {clip(new, 24)}" if old else clip(new, 24)
-        self.border_title = f"{state.title} · {change}"
+        change = f"{clip(old, 24)} → {clip(new, 24)}" if old and new else clip(new, 24)
+        self.border_title = " · ".join(filter(None, (state.title, change)))
         self.border_subtitle = "F6 larger"
         self.query_one("#strip-curves", Line).show(self._curves(state, width))
         self.query_one(ProgressLine).show(state.share(), state.progress())

@@ -45,12 +45,15 @@ class Card:
         return MARKS[self.tone]
 
 
-def card(name: str, metric: Metric | None) -> Card:
-    """The card of a measurement; an empty one while it has not been made."""
+def card(name: str, metric: Metric | None, *, over: bool = False) -> Card:
+    """The card of a measurement; an empty one while it has not been made and may still be.
+
+    over  no more measurements will come
+    """
     title = TITLES.get(name, name)
-    if metric is None:
+    if metric is None and not over:
         return Card(title)
-    if math.isnan(metric.after) or metric.n == 0:
+    if metric is None or math.isnan(metric.after) or metric.n == 0:
         return Card(title, value="not measured", short="–")
     build = {
         "said": _said,
@@ -156,9 +159,9 @@ class MetricCards(Widget, can_focus=True):
             self.cursor = place.y
             self.action_open()
 
-    def show(self, metrics: Mapping[str, Metric]) -> None:
-        """Show these measurements; those that are missing stay blank."""
-        cards = [card(name, metrics.get(name)) for name in METRICS]
+    def show(self, metrics: Mapping[str, Metric], *, over: bool = False) -> None:
+        """Show these measurements; those that are missing stay blank until it is `over`."""
+        cards = [card(name, metrics.get(name), over=over) for name in METRICS]
         if cards != self.cards:
             self.cards = cards
             self.refresh()
