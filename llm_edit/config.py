@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -89,12 +90,31 @@ def _checked() -> list[Path]:
 
     found = []
     if settings.file().is_file():
-        settings.load()
+        _names()
         found.append(settings.file())
     if catalog.user_file().is_file():
         catalog.aliases()
         found.append(catalog.user_file())
     return found + [_hparams(path) for path in sorted(paths.home().glob("hparams/*/*.yaml"))]
+
+
+def _names() -> None:
+    """What config.toml names is there: method, model, dtype and device. Raises BadSetting."""
+    from engine import catalog, methods, placing
+    from engine.errors import BadSetting, ModelUnavailable, UnknownName
+
+    found, _ = settings.load()
+    named: dict[str, Callable[[str], object]] = {
+        "method": methods.get,
+        "model": catalog.resolve_model,
+        "dtype": placing.check_dtype,
+        "device": placing.check_device,
+    }
+    for key, check in named.items():
+        try:
+            check(getattr(found, key))
+        except (UnknownName, ModelUnavailable, BadSetting) as error:
+            raise BadSetting(f"{settings.file()}: {error.message}", error.remedy) from error
 
 
 def _hparams(path: Path) -> Path:

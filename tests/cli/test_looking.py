@@ -79,6 +79,34 @@ def test_keys_and_theme_of_the_configuration_are_checked(run: Run) -> None:
         assert str(file) in ran.err
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('method = "r-rom"', "unknown method 'r-rom'. Did you mean 'r-rome'?"),
+        ('model = "gptj"', "unknown model 'gptj'. Did you mean 'gpt-j'?"),
+        ('model = "./nowhere"', "nowhere."),
+        ('dtype = "fp7"', "unknown dtype 'fp7'. Try auto, fp32, bf16 or fp16."),
+        ('device = "gpu"', "unknown device 'gpu'. Try cpu, cuda, cuda:1 or mps."),
+    ],
+)
+def test_what_the_configuration_names_must_be_there(run: Run, line: str, said: str) -> None:
+    home = Path(os.environ["LLM_EDIT_HOME"])
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text(line)
+    ran = run("config", "validate")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {home / 'config.toml'}: ")
+    assert said in ran.err
+
+
+def test_a_configured_model_may_be_alias_hub_id_or_folder(run: Run, model: Path) -> None:
+    home = Path(os.environ["LLM_EDIT_HOME"])
+    home.mkdir(parents=True)
+    for name in ("gpt-j", "some/model", model):
+        (home / "config.toml").write_text(f'model = "{name}"')
+        assert run("config", "validate").code == 0
+
+
 def test_the_configured_model_is_used(run: Run, model: Path) -> None:
     home = Path(os.environ["LLM_EDIT_HOME"])
     home.mkdir(parents=True)
