@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sessions.rows import EditRow
 
 FORMS = ("bundle", "md", "json")
+ENDINGS = {"": "bundle", ".llmedit": "bundle", ".md": "md", ".markdown": "md", ".json": "json"}
 STDOUT = Path("-")
 
 
@@ -74,8 +75,11 @@ def export(session: str, form: str | None, out: Path | None, force: bool, as_jso
 
 def _form_of(out: Path | None) -> str:
     """What the name of a file asks for."""
-    suffix = out.suffix.casefold() if out is not None else ""
-    return {".md": "md", ".markdown": "md", ".json": "json"}.get(suffix, "bundle")
+    suffix = out.suffix if out is not None else ""
+    if suffix.casefold() not in ENDINGS:
+        ways = "Take .llmedit, .md or .json, or say --format."
+        raise click.UsageError(f"no format has the ending {suffix!r}. {ways}")
+    return ENDINGS[suffix.casefold()]
 
 
 def _default(found: Recording, form: str) -> Path:

@@ -103,11 +103,14 @@ def test_what_is_there_is_replaced_only_by_force(
         (("--out", tmp_path), "is a folder"),
         (("--out", "-"), "a bundle is written to a file"),
         (("--format", "md", "--json"), "--json tells of a file"),
+        (("--out", tmp_path / "a.txt"), "no format has the ending '.txt'. Take .llmedit, .md or"),
     ):
         ran = run("sessions", "export", edited, *arguments)
         assert ran.code == 2
         assert said in one_line(ran.err)
     assert bundle.read_text() == "mine"
+    named = run("sessions", "export", edited, "--out", tmp_path / "a.txt", "--format", "md")
+    assert (named.code, (tmp_path / "a.txt").read_text()[0]) == (0, "#")
     assert run("sessions", "export", edited, "--out", bundle, "--force").code == 0
     assert zipfile.is_zipfile(bundle)
     ran = run("sessions", "export", edited, "--out", bundle / "deeper" / "a.llmedit")
