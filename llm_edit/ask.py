@@ -66,4 +66,6 @@ def ask(
         )
     elif not events:
         click.echo(printable(reply.turn.answer))
+    if reply.turn.stopped == "length":
+        click.echo("cut off at the token limit; --max-tokens sets it.", err=True)
     return 0
