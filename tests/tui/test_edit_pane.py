@@ -11,6 +11,7 @@ from test_chat import screen_text
 from textual.pilot import Pilot
 
 from tui.widgets.edit_pane import EditPane
+from tui.widgets.line import Line
 
 
 def title(pilot: Pilot) -> str:
@@ -59,6 +60,16 @@ async def test_an_edit_stopped_behind_its_plan_has_its_own_number(opened: Opened
         await undone_then_stopped(pilot, "step")
         assert title(pilot) == "Edit 2 · r-rome · layer 6"
         assert "■ Stopped. Nothing was changed." in screen_text(pilot)
+
+
+async def test_a_resumed_session_is_told_where_the_curves_of_its_edits_are(opened: Opened) -> None:
+    async with opened(past=True) as pilot:
+        shown = " ".join(re.sub(r"[│╮╯]", " ", screen_text(pilot)).split())
+        assert "No correction yet" not in shown
+        hint = str(pilot.app.chat.query_one("#edit-hint", Line).content)
+        assert hint.startswith("The next correction is drawn here as it comes.")
+        assert "llm-edit replay 01j; F4 shows when they were made" in hint
+        assert "● #1 Australia → Canberra" in shown
 
 
 @pytest.mark.parametrize("size", [(120, 36), (80, 24)])

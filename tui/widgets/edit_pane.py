@@ -10,7 +10,10 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from sessions.ids import short
+
 from ..edit_state import VERDICTS, EditState
+from ..keys import BY_ID, keys_of, shown
 from ..texts import clip, visible
 from ..views import EditView, Snapshot
 from .line import Line
@@ -19,6 +22,10 @@ from .metric_cards import MetricCards
 from .progress_line import ProgressLine
 
 WELCOME = "No correction yet. Its loss, probabilities and checks are drawn here as they come."
+EARLIER = (
+    "The next correction is drawn here as it comes. The curves of earlier ones are in "
+    "llm-edit replay {session}; {history} shows when they were made, /edits N what came of them."
+)
 
 STATES = {
     "applied": "●",
@@ -99,7 +106,7 @@ class EditPane(Vertical):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="edit-welcome"):
-            yield Line(WELCOME)
+            yield Line(WELCOME, id="edit-hint")
             yield Line(id="edit-ledger")
 
     def _live(self) -> Vertical:
@@ -162,6 +169,11 @@ class EditPane(Vertical):
 
     def show_ledger(self, snapshot: Snapshot) -> None:
         """The session's edits below the welcome (a session that was resumed has some)."""
+        mine: dict[str, str] = getattr(self.app, "my_keys", {})
+        earlier = EARLIER.format(
+            session=short(snapshot.session_id), history=shown(keys_of(BY_ID["history"], mine))
+        )
+        self.query_one("#edit-hint", Line).show(earlier if snapshot.edits else WELCOME)
         ledger = self.query_one("#edit-ledger", Line)
         ledger.display = bool(snapshot.edits)
         ledger.show(ledger_text(snapshot.edits, self.size.width - 4))
