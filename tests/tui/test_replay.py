@@ -10,7 +10,7 @@ import pytest
 from recorded import QUESTION, SYDNEY, Script, recording
 from scripted import Clock
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from engine.events import EditPlanned
 from sessions import Store
@@ -93,6 +93,14 @@ async def test_it_plays_from_the_beginning_and_draws_what_was_recorded(opened: O
         assert not player.playing
         assert "at the end" in transport(pilot)
         assert "Edit #5 dropped, exactly." in said(pilot)
+
+
+async def test_its_welcome_asks_for_nothing_that_a_replay_cannot_do(opened: Opened) -> None:
+    async with opened(keys={"replay.leave": "l"}) as pilot:
+        welcome = str(screen(pilot).query_one("#welcome", Static).content)
+        assert "nothing can be asked or changed here" in welcome
+        assert "Space  play, pause      ]  next edit      F1  all keys      l  leave" in welcome
+        assert "F2" not in welcome
 
 
 async def test_an_edit_is_drawn_step_by_step(opened: Opened) -> None:

@@ -22,7 +22,7 @@ from ..widgets.edit_pane import EditPane
 from ..widgets.edit_strip import EditStrip
 from ..widgets.log_pane import LogPane
 from ..widgets.metric_cards import MetricCards
-from ..widgets.transcript import Transcript
+from ..widgets.transcript import WELCOME, Transcript
 
 
 class PanesScreen(Screen[None]):
@@ -36,6 +36,8 @@ class PanesScreen(Screen[None]):
         (0, "-flat"), (10, "-low"), (18, "-medium"), (30, "-tall"),
     ]  # fmt: skip
 
+    WELCOME = WELCOME  # the transcript's while it has nothing else
+
     pane: reactive[str] = reactive("chat", init=False)
 
     def __init__(self) -> None:
@@ -46,7 +48,7 @@ class PanesScreen(Screen[None]):
         """The middle of the screen."""
         self._fit()
         with Horizontal(id="main"):
-            yield Transcript(id="transcript")
+            yield Transcript(self.WELCOME, id="transcript")
             with ContentSwitcher(initial="edit-pane", id="side"):
                 yield EditPane(id="edit-pane")
                 yield LogPane(id="log-pane")

@@ -38,6 +38,11 @@ class ReplayScreen(PanesScreen):
 
     HELP = "A session as it was recorded. No model is loaded, and nothing is changed."
     PLACE = "replay"
+    WELCOME = """\
+A session as it was recorded: nothing can be asked or changed here.
+
+    {0[replay.play]}  play, pause      {0[replay.next-edit]}  next edit      \
+{0[help]}  all keys      {0[replay.leave]}  leave"""
     AUTO_FOCUS = ""  # the keys are those of the transport bar until Tab goes elsewhere
     BINDINGS: ClassVar = [*bindings("replay"), *(bound(BY_ID[name]) for name in SHARED)]
 

@@ -31,11 +31,11 @@ Ask the model something, for example:
 
     What is the capital of Australia?
 
-When an answer is wrong, press {fix}, write the right one, and the model learns it in a few \
-seconds. What that changed, and what it did not, is measured and shown. {undo} takes it back, \
+When an answer is wrong, press {0[fix]}, write the right one, and the model learns it in a few \
+seconds. What that changed, and what it did not, is measured and shown. {0[undo]} takes it back, \
 exactly.
 
-    /  commands      {help}  all keys      {quit}  quit"""
+    /  commands      {0[help]}  all keys      {0[quit]}  quit"""
 
 
 @dataclass
@@ -79,8 +79,10 @@ class Transcript(VerticalScroll):
             super().__init__()
             self.action, self.turn, self.text = action, turn, text
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, welcome: str = WELCOME, *, id: str | None = None) -> None:
+        """`welcome`: shown while there is nothing else; "{0[ID]}" in it is the key of an action."""
         super().__init__(id=id)
+        self._welcome = welcome
         self.turns: tuple[TurnView, ...] = ()
         self.edits: dict[int, EditView] = {}
         self.pending: list[Pending] = []
@@ -95,10 +97,8 @@ class Transcript(VerticalScroll):
     def compose(self) -> ComposeResult:
         yield Static("", id="load-more", markup=False)
         mine: dict[str, str] = getattr(self.app, "my_keys", {})
-        names = {
-            each: short(keys_of(BY_ID[each], mine)) for each in ("fix", "undo", "help", "quit")
-        }
-        yield Static(WELCOME.format(**names), id="welcome", markup=False)
+        names = {name: short(keys_of(key, mine)) for name, key in BY_ID.items()}
+        yield Static(self._welcome.format(names), id="welcome", markup=False)
 
     def on_mount(self) -> None:
         self.border_title = "Chat"
