@@ -108,12 +108,28 @@ def _marked(store: Store, session: Session, action: str, n: int, edit: str | Non
     moved = []
     for _ in range(1 if edit else n):
         if edit is not None:
-            row, kind = ledger.drop(_named(store, session, edit)), "drop"
+            row, kind = ledger.drop(_standing(store, session, edit)), "drop"
         else:
             row, kind = (ledger.redo() if action == "redo" else ledger.undo()), action
         turns = mark(store, session.id, kind, row.id, ledger.fingerprint(), turns)
         moved.append(row)
     return moved
+
+
+def _standing(store: Store, session: Session, edit: str) -> str:
+    """The id of an edit that can be taken off. Raises BadInput, UnknownEdit."""
+    from engine.errors import BadInput
+    from tui.commands_edits import state_words
+    from tui.timeline import edit_views
+
+    id, standing = _named(store, session, edit), [e.id for e in store.active_edits(session.id)]
+    if id in standing:
+        return id
+    views = edit_views(store.edits(session.id), standing)
+    there = ", ".join(f"#{view.number}" for view in views if view.id in standing)
+    found = next((view for view in views if view.id == id), None)
+    which = f"#{found.number} is {state_words(found)}" if found else f"{id} is another session's"
+    raise BadInput(f"edit {which}: it cannot be taken off.", f"In force: {there or 'none'}.")
 
 
 def _named(store: Store, session: Session, edit: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sessions.errors import StoreLocked
 from sessions.store import Store
+
+if TYPE_CHECKING:
+    from .conftest import Run
 
 QUESTION = "What is the capital of Australia?"
 
@@ -49,3 +52,11 @@ def locked_at(call: int) -> Callable[..., Any]:
         return real(self, *given, **more)
 
     return locked
+
+
+def edit_two(run: Run, model: Path, small: tuple[object, ...]) -> None:
+    for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
+        run(
+            "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
+            "--no-probes", *small,
+        )  # fmt: skip

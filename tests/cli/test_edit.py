@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from engine import config
 from engine.errors import OutOfMemory
 from engine.requests import read_facts
 from llm_edit import edit
-from sessions.store import Store
 
 from .conftest import Run
-from .small import QUESTION, hparams, locked_at
+from .small import QUESTION, edit_two, hparams
 
 FIELDS = {
     "session", "edit_id", "method", "model", "subject", "prompt", "target", "before", "after",
@@ -109,52 +107,6 @@ def test_an_edit_is_applied_by_ask_and_undone_without_a_model(
     assert answer() == (first, [])
 
 
-def test_undo_goes_back_n_edits_or_none(run: Run, model: Path, small: tuple[object, ...]) -> None:
-    for subject in ("Paris", "Emma", "Sydney"):
-        ran = run(
-            "edit", f"Where is {subject}?", "--subject", subject, "--target", "north", "--model",
-            model, "--no-probes", *small,
-        )  # fmt: skip
-        assert ran.code == 1, ran.err
-    too_many = run("undo", 4)
-    assert (too_many.code, too_many.out) == (2, "")
-    assert "only 3" in too_many.err
-    assert len(run("undo", 2, "--json").json["active"]) == 1
-    assert len(run("redo", 2, "--json").json["active"]) == 3
-    session = run("sessions", "list", "--json").json["sessions"][0]
-    assert session["edits"] == 3
-    assert "error: there is no edit to redo in this session." in run("redo").err
-    excluded = run("undo", 3, "--edit", 2)
-    assert (excluded.code, "N and --edit exclude each other" in excluded.err) == (2, True)
-    dropped = run("undo", "--edit", "#2")
-    assert dropped.out.startswith("undone: Emma → north ")
-    assert run("undo", "--edit", "9").code == 2
-
-
-def test_undo_takes_off_several_edits_or_none_of_them(
-    run: Run, model: Path, small: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edit_two(run, model, small)
-    with monkeypatch.context() as broken:
-        broken.setattr(Store, "add_mark", locked_at(2))
-        assert run("undo", 2).code == 3
-    assert run("sessions", "list", "--json").json["sessions"][0]["edits"] == 2
-
-
-def test_undo_finds_the_session_that_was_edited_last(
-    run: Run, model: Path, small: tuple[object, ...], tiny_folder: Callable[..., Path]
-) -> None:
-    nothing = run("undo")
-    assert (nothing.code, "nothing was edited yet" in nothing.err) == (2, True)
-    edit_two(run, model, small)
-    other = tiny_folder("gpt2", chat=True)
-    assert run("ask", QUESTION, "--model", other).code == 0, "a session that is used later"
-    undone = run("undo")
-    assert undone.code == 0
-    assert undone.out.startswith("undone: Emma → Paris")
-    assert f"({model})" in undone.lines[-1]
-
-
 def test_a_second_edit_of_a_question_supersedes_the_first(
     run: Run, model: Path, small: tuple[object, ...]
 ) -> None:
@@ -218,14 +170,6 @@ def for_many(tmp_path: Path) -> list[str]:
     """Small settings of a method for many facts."""
     known = {k: v for k, v in hparams(tmp_path).items() if k != "both"}
     return ["--dtype", "fp32", *(part for k, v in known.items() for part in ("--hp", f"{k}={v}"))]
-
-
-def edit_two(run: Run, model: Path, small: tuple[object, ...]) -> None:
-    for subject, prompt in (("Australia", QUESTION), ("Emma", "Who wrote Emma?")):
-        run(
-            "edit", prompt, "--subject", subject, "--target", "Paris", "--model", model,
-            "--no-probes", *small,
-        )  # fmt: skip
 
 
 def test_edits_solved_again_are_one_that_undo_takes_off(
@@ -312,6 +256,7 @@ def test_ask_reads_stdin_and_continues_statements(run: Run, model: Path) -> None
     assert ran.out.strip()
     statement = run("ask", "The capital of", "--statement", "--model", model, "--max-tokens", 3)
     assert statement.code == 0
+    assert statement.err.endswith("cut off at the token limit; --max-tokens sets it.\n")
     # A continuation is no part of the conversation.
     assert run("sessions", "list", "--json").json["sessions"][0]["messages"] == 2
 
