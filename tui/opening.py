@@ -207,7 +207,8 @@ def interruption(edit: EditRow, store: Store) -> str:
     session = store.session(edit.session)
     return (
         f"An edit of {subject!r} -> {target!r} was interrupted (process killed) in session "
-        f"{session.title or session.short}; nothing of it is applied."
+        f"{session.title or session.short}; nothing of it is applied. "
+        "Make it again if it is wanted."
     )
 
 

@@ -62,13 +62,14 @@ class ScriptedAssistant(ScriptedEdits, ScriptedPast):
     def __init__(
         self, on_change=None, *, clock: Clock | None = None, pace: float = 0.0,
         succeed: bool = True, fail: str = "", load_gate: bool = False, past: bool = False,
-        without_loss: bool = False,
+        without_loss: bool = False, interrupted: str = "",
     ) -> None:  # fmt: skip
         self.clock = clock or Clock()
         self.pace = pace  # real seconds between events, for watching it
         self.succeed = succeed
         self.fail = fail
         self.without_loss = without_loss  # a method that optimises nothing
+        self.interrupted = interrupted  # what is said of an edit that an earlier process left
         self.gates: list[Gate] = []
         self.turns: list[TurnView] = []
         self.edits: list[EditView] = []
@@ -118,7 +119,10 @@ class ScriptedAssistant(ScriptedEdits, ScriptedPast):
         return self.worker.submit("recall", self._recall)
 
     def _recall(self) -> Generator[Event, None, None]:
-        yield from ()
+        if self.interrupted:
+            yield Note(text=self.interrupted)
+        told = self._snapshot
+        self._snapshot = dataclasses.replace(told, turns=tuple(self.turns), edits=tuple(self.edits))
 
     def load(self, after=None):
         return self._submit("load", self._load)

@@ -127,6 +127,14 @@ def _asked(app: EditApp, job: Job[Any], events: list[Event]) -> None:
         app.corrections.answered(job)
 
 
+def _recall(app: EditApp, job: Job[Any], events: list[Event]) -> None:
+    """What is to be told stands below what was said before, where it is seen."""
+    if isinstance(events[-1], JobEnded):
+        if any(isinstance(event, Note) for event in job.events):
+            app.chat.sync(app.assistant.snapshot())
+        _load(app, job, job.events)
+
+
 def _load(app: EditApp, job: Job[Any], events: list[Event]) -> None:
     for event in events:
         if isinstance(event, Note):
@@ -197,7 +205,7 @@ def _history(app: EditApp, job: Job[Any]) -> None:
 
 
 HANDLERS: dict[str, Callable[[EditApp, Job[Any], list[Event]], None]] = {
-    "recall": _load,
+    "recall": _recall,
     "load": _load,
     "ask": _ask,
     "correct": _correct,
