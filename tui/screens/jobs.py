@@ -54,7 +54,7 @@ def activity(jobs: list[Job[Any]], now: float, frame: int) -> str:
     frame  of the sign that moves while something runs
     """
     running = [job for job in jobs if job.state == "running" and job.kind != "idle"]
-    waiting = sum(1 for job in jobs if job.state == "queued" and job.kind in VERBS)
+    waiting = [job.kind for job in jobs if job.state == "queued" and job.kind in VERBS]
     if not running:
         return _idle_activity(jobs)
     job = running[0]
@@ -65,7 +65,16 @@ def activity(jobs: list[Job[Any]], now: float, frame: int) -> str:
         text = "stopping"
     seconds = now - job.started if job.started else 0.0
     text += f" · {seconds:.0f} s" if seconds >= PATIENCE else ""
-    return f"{SPINNER[frame % len(SPINNER)]} {text}" + (f" (+{waiting} waiting)" if waiting else "")
+    return f"{SPINNER[frame % len(SPINNER)]} {text}{_waiting(waiting)}"
+
+
+def _waiting(kinds: list[str]) -> str:
+    """What is done after the running work: what was asked for with a key, by its name."""
+    moves = [PRESSED[kind] for kind in kinds if kind in PRESSED]
+    others = len(kinds) - len(moves)
+    told = [" and ".join(dict.fromkeys(moves)) + " waiting for it"] if moves else []
+    told += [f"+{others} waiting"] if others else []
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _idle_activity(jobs: list[Job[Any]]) -> str:
@@ -77,6 +86,7 @@ def _idle_activity(jobs: list[Job[Any]]) -> str:
     return ""
 
 
+PRESSED = {"undo": "undo", "undo_to": "undo", "drop": "undo", "redo": "redo"}
 VERBS = {
     "recall": "opening",
     "load": "loading",
