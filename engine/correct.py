@@ -72,6 +72,7 @@ def correct(
     edit = dataclasses.replace(edit, provenance=provenance_of(lm, edit, sources, seed))
     with lm.active(Ledger((*ledger.edits, edit)).patches()):
         after = _ask(lm, prompt, request)
+        there = _in_conversation(lm, request)
         reprobed = (yield from asked.ask(lm)) if asked else None
         now = reprobed.perplexity if reprobed else math.nan
         warnings = alarms.warnings(lm, lm.patches, now)
@@ -80,7 +81,8 @@ def correct(
     if asked and probed is not None and reprobed is not None:
         metrics += asked.compare(probed, reprobed)
     facts = (Corrected(request, before, after, _succeeded(request, after)),)
-    verdict = " ".join([_verdict(request, after, metrics), *warnings])
+    told = [_verdict(request, after, metrics), *_elsewhere(request, after, there), *warnings]
+    verdict = " ".join(told)
     return (yield from concluded(lm, ledger, edit, facts, verdict, metrics, clock))
 
 
@@ -177,6 +179,13 @@ def _ask(lm: LM, prompt: Rendered, request: Request) -> Answered:
     )
 
 
+def _in_conversation(lm: LM, request: Request) -> Answered | None:
+    """The answer behind the turns that the question was asked after, where there are any."""
+    if not (request.chat and request.history) or lm.encoder_decoder:
+        return None
+    return _ask(lm, lm.render(request.prompt, request.history), request)
+
+
 def _probability(lm: LM, prompt: Rendered, answer: str | None) -> float:
     if not answer:
         return math.nan
@@ -229,6 +238,13 @@ def _said(request: Request, before: Answered, after: Answered) -> Metric:
             "p_new_after": after.p_new,
         },
     )
+
+
+def _elsewhere(request: Request, alone: Answered, there: Answered | None) -> list[str]:
+    """A sentence where the edit took alone and not in the conversation, or the other way round."""
+    if there is None or _succeeded(request, alone) == _succeeded(request, there):
+        return []
+    return [f"That is asked alone: in this conversation it says {there.answer!r}."]
 
 
 def _verdict(request: Request, after: Answered, metrics: list[Metric]) -> str:

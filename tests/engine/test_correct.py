@@ -247,6 +247,34 @@ def test_the_verdict_names_a_neighbour_that_moved() -> None:
     )
 
 
+def test_a_conversation_that_answers_otherwise_is_said() -> None:
+    yes, no = answered("Sydney"), answered("Sydney. It is large.")
+    there = "That is asked alone: in this conversation it says {!r}."
+    for alone, behind, said in (
+        (yes, None, []),
+        (yes, yes, []),
+        (no, no, []),
+        (yes, no, [there.format(no.answer)]),
+        (no, yes, [there.format(yes.answer)]),
+    ):
+        assert module._elsewhere(QUESTION, alone, behind) == said
+
+
+def test_the_conversation_is_asked_as_the_edit_leaves_it(hp: dict[str, str]) -> None:
+    lm = shared_lm("llama", chat=True)
+    turns = (("Who wrote Emma?", "Jane Austen."),)
+    asked = dataclasses.replace(QUESTION, history=turns)
+    ledger = Ledger()
+    _, outcome = finish(correct(lm, ledger, asked, method="r-rome", overrides=hp, probes=False))
+    with lm.active(ledger.patches()):
+        there = lm.reply(lm.render(asked.prompt, turns), 12)
+        assert module._in_conversation(lm, asked).answer == there.text
+    told = f"in this conversation it says {there.text!r}"
+    behind = module.said(asked, there.text, there.reason == "stop")
+    assert (told in outcome.verdict) is (behind != outcome.success)
+    assert module._in_conversation(lm, QUESTION) is None
+
+
 # -- the real model -----------------------------------------------------------------------------
 
 
