@@ -78,7 +78,8 @@ def resolve_model(name: str) -> ModelSource:
     hub = _HUB_ID.fullmatch(name)
     if hub:
         return ModelSource(name=name, kind="hub", place=hub["repo"], revision=hub["revision"])
-    raise UnknownName("model", name, known)
+    others = "See llm-edit models list; a hub id (org/name) or a folder will do too."
+    raise UnknownName("model", name, known, others)
 
 
 def _looks_like_path(text: str) -> bool:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from . import methods, paths
-from .errors import BadFile, BadInput, BadSetting, meant
+from .errors import BadFile, BadInput, BadSetting, meant, unreadable
 
 LAYER = "layer"
 
@@ -194,7 +194,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(path, None, f"cannot be read ({error}).") from error
+        raise BadFile(path, None, unreadable(error)) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise BadFile(path, line, f"is not YAML: {error.problem or error.context}.") from error

@@ -67,14 +67,26 @@ class BadInput(LLMEditError):
 
 
 class UnknownName(BadInput):
-    """`kind` has no member `name`; the message names near misses and what exists."""
+    """`kind` has no member `name`; the message names near misses and what exists.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    more  what else to try, where not all that exists is listed
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], more: str = "") -> None:
         names = sorted(known)
         hint = meant(name, names)
-        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-        listing = f"Available: {', '.join(names[:LISTED])}{more}." if names else ""
-        super().__init__(f"unknown {kind} {name!r}.", f"{hint} {listing}".strip())
+        left = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        listing = f"Available: {', '.join(names[:LISTED])}{left}." if names else ""
+        super().__init__(f"unknown {kind} {name!r}.", " ".join(filter(None, (hint, listing, more))))
+
+
+def unreadable(error: OSError | EOFError | UnicodeDecodeError) -> str:
+    """Why a file could not be read, as the end of a sentence about it."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8 text."
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file."
+    return f"cannot be read ({getattr(error, 'strerror', None) or error})."
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BadFile, BadRequest, SubjectAmbiguous, SubjectNotFound
+from .errors import BadFile, BadRequest, SubjectAmbiguous, SubjectNotFound, unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ def read_facts(path: Path) -> Iterator[Fact]:
         # Not splitlines: JSON texts may hold U+2028 and other line separators of Unicode.
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(path, None, f"cannot be read ({error}).") from error
+        raise BadFile(path, None, unreadable(error)) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from .errors import BadFile
+from .errors import BadFile, unreadable
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(path, None, f"cannot be read ({error}).") from error
+        raise BadFile(path, None, unreadable(error)) from error
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"\s*\(at line (\d+), column \d+\)", str(error))
         reason = str(error)[: place.start()] if place else str(error)

@@ -14,6 +14,7 @@ from .ids import new_ulid
 from .rows import ModelRow, Session, SessionRow, model_row
 from .tree import conversation, session_tip, steps
 
+_LIST = "See llm-edit sessions list."
 _SHORTEST = 4  # characters of an id that are accepted for the whole
 
 _SELECT = """
@@ -172,7 +173,9 @@ def find_session(db: Connection, ref: str) -> str:
     """The id of the session that `ref` names. Raises UnknownSession."""
     rows = db.rows("SELECT id, title FROM session ORDER BY updated DESC, id DESC")
     titles = {row["id"]: row["title"] for row in rows}
-    return _find(ref, titles, lambda message, hint: UnknownSession(f"session {message}", hint))
+    return _find(
+        ref, titles, lambda message, hint: UnknownSession(f"session {message}", hint or _LIST)
+    )
 
 
 def find_edit(db: Connection, ref: str) -> str:

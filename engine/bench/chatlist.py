@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .. import anchors
 from ..correct import correct
-from ..errors import BadFile, EditFailed
+from ..errors import BadFile, EditFailed, unreadable
 from ..evaluate.bootstrap import estimate
 from ..evaluate.normalise import equals, first_sentence, mentions, normalise, same_head
 from ..events import Event, Loading
@@ -74,7 +74,7 @@ def read_list(path: Path | None = None) -> list[Item]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(path, None, f"cannot be read ({error}).") from error
+        raise BadFile(path, None, unreadable(error)) from error
     items = [_item(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not items:
         raise BadFile(path, None, "has no questions.")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadFile, BadInput, MissingResource
+from ..errors import BadFile, BadInput, MissingResource, unreadable
 
 FORMAT = 1
 JsonDict = dict[str, Any]
@@ -71,7 +71,7 @@ class Results:
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadFile(path, None, f"cannot be read ({error}).") from error
+            raise BadFile(path, None, unreadable(error)) from error
         rows: list[JsonDict] = []
         for number, line in enumerate(lines[:-1], start=1):  # after the last newline: incomplete
             try:

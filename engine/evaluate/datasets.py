@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadFile, BadInput, BadRequest, UnknownName
+from ..errors import BadFile, BadInput, BadRequest, UnknownName, unreadable
 from ..requests import Probe, Request
 
 ENDINGS = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[bytes, list[Any]]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise BadFile(path, None, f"cannot be read ({error}).") from error
+        raise BadFile(path, None, unreadable(error)) from error
     if ".jsonl" in path.name:
         return raw, _lines(path, text)
     try:

@@ -50,11 +50,12 @@ PROMPT = "The capital of Australia is"
         (("ask", "x", "--model", "/nowhere/at/all"), ["/nowhere/at/all"]),
         (("ask", " "), ["the prompt is empty"]),
         (("ask", "x", "--session", "lost"), ["session 'lost' is not known"]),
-        (("sessions", "show", "lost"), ["session 'lost' is not known"]),
+        (("sessions", "show", "lost"),
+         ["session 'lost' is not known. See llm-edit sessions list."]),
         (("undo",), ["nothing was edited yet"]),
         (("chat", "--continue", "--plain"), ["no session to continue"]),
         (("frobnicate",), ["unknown command 'frobnicate'"]),
-        (("edit", "--file", "nowhere.jsonl"), ["nowhere.jsonl", "cannot be read"]),
+        (("edit", "--file", "nowhere.jsonl"), ["nowhere.jsonl: there is no such file."]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )  # fmt: skip
@@ -79,7 +80,8 @@ def test_nothing_asked_shows_what_there_is(run: Run, arguments: tuple[str, ...])
 
 def test_of_many_names_some_are_listed(run: Run) -> None:
     error = one_line(run("ask", "x", "--model", "zzz").err)
-    assert error.endswith(" more.")
+    others = "See llm-edit models list; a hub id (org/name) or a folder will do too."
+    assert error.endswith(f" more. {others}")
     assert error.count(",") == 19
 
 
@@ -103,6 +105,14 @@ def test_a_broken_line_of_facts_names_file_and_line(
     assert ran.code == 2
     assert said in one_line(ran.err)
     assert stored() == []
+
+
+def test_a_file_that_is_no_text_or_a_folder(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "latin.jsonl"
+    file.write_bytes(b"\xff\xfe")
+    assert one_line(run("edit", "--file", file).err) == f"error: {file}: is not UTF-8 text."
+    folder = one_line(run("edit", "--file", tmp_path).err)
+    assert folder == f"error: {tmp_path}: cannot be read (Is a directory)."
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_broken_file_is_named_with_the_line(text: str, message: str) -> None:
 
 def test_a_file_that_cannot_be_read() -> None:
     mine("").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadFile, match="cannot be read"):
+    with pytest.raises(BadFile, match=r"is not UTF-8 text\."):
         resolve_model("gpt2")
 
 

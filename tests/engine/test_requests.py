@@ -144,9 +144,9 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.jsonl"
-    with pytest.raises(BadFile, match=r"none\.jsonl: cannot be read"):
+    with pytest.raises(BadFile, match=r"none\.jsonl: there is no such file\."):
         list(read_facts(missing))
     binary = tmp_path / "latin.jsonl"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadFile, match=r"latin\.jsonl: cannot be read"):
+    with pytest.raises(BadFile, match=r"latin\.jsonl: is not UTF-8 text\."):
         list(read_facts(binary))

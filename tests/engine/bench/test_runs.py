@@ -363,7 +363,7 @@ def test_an_undo_that_is_not_exact_is_a_failure(
         (("run", "--data", "nowhere"), "there is no data file 'nowhere'"),
         (("chat", "--arm", "steps=2"), "is not NAME:KEY=VALUE"),
         (("report", "--compare", "--json", "x"), "leave out --json"),
-        (("report", "nowhere"), "nowhere: cannot be read"),
+        (("report", "nowhere"), "nowhere: there is no such file."),
     ],
 )
 def test_bad_usage(
