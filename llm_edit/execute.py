@@ -34,11 +34,14 @@ def execute(
     model, dtype, device  None for those of the recording (the device: as configured)
     Raises what loading the model raises.
     """
+    from engine.placing import check_device, check_dtype
     from engine.worker import Worker
     from tui import drift_report, settings
     from tui.executing import Execution, differences
 
     configured, _ = settings.load()
+    check_dtype(dtype or "auto")
+    check_device(device or configured.device)
     began = time.monotonic()
     say = narrator(verbose=verbose)
     worker = Worker()

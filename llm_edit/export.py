@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.placing import check_device
 from tui.console import printable, table
 from tui.narrate import count, size
 
@@ -76,6 +77,7 @@ def export(
     """
     if form != "hf" and (dtype or device or model):
         raise click.UsageError("--dtype, --device and --model belong to --format hf.")
+    check_device(device or "auto")
     kept = _kept(session, tensors=form != "jsonl")
     told: dict[str, Any] = {
         "session": kept.session.id,

@@ -42,6 +42,8 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*EDIT, "--method", "memit", "--hp", "layer=3"), "unknown key 'layer'."),
         ((*EDIT, "--dtype", "fp7"), "unknown dtype 'fp7'. Try auto, fp32, bf16 or fp16."),
         ((*EDIT, "--device", "gpu"), "unknown device 'gpu'. Try cpu, cuda, cuda:1 or mps."),
+        (("export", "lost", "--format", "hf", "--out", "o", "--device", "gpu"),
+         "unknown device 'gpu'."),
         (("ask", "x", "--dtype", "fp7"), "unknown dtype 'fp7'."),
         (("ask", "x", "--device", "gpu"), "unknown device 'gpu'."),
         (("chat", "--hp", "step=3"), "unknown key 'step'. Did you mean 'steps'?"),

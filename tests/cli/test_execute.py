@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from engine import paths
+from engine.lm import LM
 from sessions import Recording, Store, Told, bundle
 
-from .conftest import Run
+from .conftest import Run, one_line
 from .small import LARGE, QUESTION, hparams
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -47,6 +48,18 @@ def test_on_its_own_model_everything_comes_out_as_recorded(run: Run, session: st
     assert ran.lines[-1].startswith("6 acts: 6 identical (")
     assert "differs:" not in ran.err
     assert count(session) == before, "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [(("--dtype", "fp7"), "unknown dtype 'fp7'."), (("--device", "gpu"), "unknown device 'gpu'.")],
+)
+def test_what_cannot_be_is_said_before_loading(
+    run: Run, session: str, option: tuple[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LM, "load", None)
+    ran = run("replay", session, "--execute", *option)
+    assert (ran.code, said in one_line(ran.err)) == (2, True)
 
 
 def test_the_report_as_json(run: Run, session: str) -> None:
