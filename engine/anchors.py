@@ -89,7 +89,8 @@ def _read(
         shared = 0
     past = None if lm.encoder_decoder else Past(lm, [rows[0][:shared]], until=sites[-1])
     behind = sorted((row[shared:] for row in rows[1:] if len(row) > shared), key=len)
-    yield len(rows) - len(behind), _seen(lm, sites, [rows[0]], past and Past(lm, [()]))
+    nothing = None if past is None else Past(lm, [()])
+    yield len(rows) - len(behind), _seen(lm, sites, [rows[0]], nothing)
     for start in range(0, len(behind), _BATCH):
         some = behind[start : start + _BATCH]
         yield len(some), _seen(lm, sites, some, past)

@@ -84,7 +84,7 @@ def _too_alike(keys: int) -> EditFailed:
     )
 
 
-def solved(lm: LM, site: str, A: Tensor, B: Tensor, keys: Tensor) -> LowRank:
+def patch_of(lm: LM, site: str, A: Tensor, B: Tensor, keys: Tensor) -> LowRank:
     """The patch of an update A B, with what it was solved for: see `patches.LowRank`.
 
     A     [d, r] residuals in the presence of the edits that are active now

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from . import hooks
-from .closed_form import solved
+from .closed_form import patch_of
 from .config import Layer
 from .errors import BadRequest
 from .events import Event, Loading
@@ -100,7 +100,7 @@ def spread(
             seen = subjects.look(layer, sites[own])
         residual = (goals[own] - seen.reached) / (left**0.5 if hp.root else left)
         B = rows(layer, seen.keys.T)
-        patches.append(solved(lm, lm.site("mlp_out", layer), residual.T, B, seen.keys[:, None]))
+        patches.append(patch_of(lm, lm.site("mlp_out", layer), residual.T, B, seen.keys[:, None]))
     return tuple(patches)
 
 

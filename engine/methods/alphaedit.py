@@ -54,13 +54,13 @@ def alphaedit(
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
 
-    def solved(layer: int, K: Tensor, held: Tensor | None) -> Tensor:
+    def share(layer: int, K: Tensor, held: Tensor | None) -> Tensor:
         past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
         if held is not None:
             past = torch.cat([past, held * (hp.anchor_weight / len(held)) ** 0.5])
         return rows(K, in_null_space(moments[layer], hp, past))
 
-    return (yield from inserted(lm, requests, hp, "alphaedit", solved, moments, began))
+    return (yield from inserted(lm, requests, hp, "alphaedit", share, moments, began))
 
 
 def in_null_space(moment: Moment, hp: AlphaEditParams, past: Tensor) -> Solve:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .. import anchors
-from ..closed_form import past_keys, rows, solved, weighted
+from ..closed_form import past_keys, patch_of, rows, weighted
 from ..edit import Edit
 from ..errors import BadRequest
 from ..events import Event, Note
@@ -60,7 +60,7 @@ def emmet(lm: LM, requests: Sequence[Request], hp: EmmetParams) -> Generator[Eve
     receive = torch.eye(len(K)).repeat_interleave(K.shape[1], 0)
     B = rows(K.flatten(0, 1).T, solve, hp.ridge, receive)
     R = torch.stack([value.delta for value in values]).T
-    patch = solved(lm, site, R, B, K)
+    patch = patch_of(lm, site, R, B, K)
     edit = found.edit(
         "emmet", requests, [patch], hp, numbers(values),
         layer=layer, statistics_tokens=moment.tokens,

@@ -194,7 +194,9 @@ def _doubled(
     """The patches times 1, 2, 4, ..., and how many times: the least at which the prompt goes on
     with `new`; where it never does, that which makes `new` likeliest."""
     found, best = (patches, 1), -1.0
-    for times in (2**i for i in range(doublings + 1 if doublings else 0)):
+    if not doublings:
+        return found
+    for times in (2**i for i in range(doublings + 1)):
         stronger = tuple(dataclasses.replace(p, A=times * p.A) for p in patches)
         with lm.active(stronger):
             p_next = lm.logits([prompt])[0].float().softmax(-1)

@@ -13,7 +13,7 @@ itself (`past`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,24 +45,25 @@ class MemitParams(SpreadParams):
 
 def memit(lm: LM, requests: Sequence[Request], hp: MemitParams) -> Generator[Event, None, Edit]:
     """MEMIT. Any number of requests, each with a subject."""
+    return (yield from by_least_squares(lm, requests, hp, "memit"))
+
+
+def by_least_squares(
+    lm: LM, requests: Sequence[Request], hp: MemitParams, name: str
+) -> Generator[Event, None, Edit]:
+    """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C: MEMIT, and PMET."""
     began = time.perf_counter()
     moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
-    solved = least_squares(lm, hp, moments)
-    return (yield from inserted(lm, requests, hp, "memit", solved, moments, began))
-
-
-Solved = Callable[[int, Tensor, Tensor | None], Tensor]  # as spreading.Rows, and the anchors' keys
-
-
-def least_squares(lm: LM, hp: MemitParams, moments: Mapping[int, Moment]) -> Solved:
-    """Per layer Kᵀ(λC + KKᵀ)⁻¹, with past keys and anchors beside C."""
     weight = hp.relative_weight * lm.arch.mlp_width if hp.weight is None else hp.weight
 
     def share(layer: int, K: Tensor, held: Tensor | None) -> Tensor:
         past = past_keys(lm, lm.site("mlp_out", layer), hold=hp.past)
         return rows(K, weighted(moments[layer], weight, past, held, hp.anchor_weight))
 
-    return share
+    return (yield from inserted(lm, requests, hp, name, share, moments, began))
+
+
+Share = Callable[[int, Tensor, Tensor | None], Tensor]  # as spreading.Rows, and the anchors' keys
 
 
 def inserted(
@@ -70,14 +71,14 @@ def inserted(
     requests: Sequence[Request],
     hp: SpreadParams,
     name: str,
-    solved: Solved,
+    share: Share,
     moments: dict[int, Moment],
     began: float,
 ) -> Generator[Event, None, Edit]:
     """Values, then an update per layer: what MEMIT, AlphaEdit and PMET share.
 
-    solved  the method's closed form: see `spreading.Rows`
-    began   when setting up began, as of time.perf_counter()
+    share  the method's closed form: see `spreading.Rows`
+    began  when setting up began, as of time.perf_counter()
     """
     if not requests:
         raise BadRequest(f"{name} needs a fact to edit.")
@@ -86,7 +87,7 @@ def inserted(
     held = yield from anchors.keys(lm, requests, hp.layers, hp.anchors)
     patches = yield from spread(
         lm, requests, found.prompts, found.values, hp,
-        lambda layer, K: solved(layer, K, held.pop(layer, None)),
+        lambda layer, K: share(layer, K, held.pop(layer, None)),
     )  # fmt: skip
     tokens = {str(layer): moment.tokens for layer, moment in moments.items()}
     edit = found.edit(

@@ -10,7 +10,6 @@ by its square root (its section 3.3):
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..edit import Edit
 from ..events import Event
 from ..rerun import Place
-from .memit import MemitParams, inserted, least_squares
+from .memit import MemitParams, by_least_squares
 
 if TYPE_CHECKING:
     from ..lm import LM
@@ -37,7 +36,4 @@ class PmetParams(MemitParams):
 
 def pmet(lm: LM, requests: Sequence[Request], hp: PmetParams) -> Generator[Event, None, Edit]:
     """PMET. Any number of requests, each with a subject."""
-    began = time.perf_counter()
-    moments = yield from lm.statistics.moments(hp.layers, text=hp.text, tokens=hp.tokens)
-    solved = least_squares(lm, hp, moments)
-    return (yield from inserted(lm, requests, hp, "pmet", solved, moments, began))
+    return (yield from by_least_squares(lm, requests, hp, "pmet"))

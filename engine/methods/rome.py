@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from .. import anchors
-from ..closed_form import solved
+from ..closed_form import patch_of
 from ..config import Layer
 from ..edit import Edit
 from ..errors import BadRequest, EditFailed
@@ -124,7 +124,7 @@ def _edit(
         name, value, lambda K: moment.solve(K, held, hp.anchor_weight), both=hp.both
     )
     asked = value.asked(both=hp.both and name == "r-rome")
-    patch = solved(lm, site, value.delta[:, None], row[None], asked[None])
+    patch = patch_of(lm, site, value.delta[:, None], row[None], asked[None])
     numbers = {**_numbers(value, denominator), "losses": list(value.losses)}
     edit = found.edit(
         name, [request], [patch], hp, numbers, layer=layer, statistics_tokens=moment.tokens
