@@ -43,7 +43,8 @@ WINDOW = 10 / 48  # of the layers: the paper restores 10 of GPT-2 XL's 48
 class Trace:
     """What restoring each place gives back of an answer.
 
-    tokens     texts of the prompt's tokens
+    prompt     as it was traced
+    tokens     texts of its tokens
     subject    indices of the subject's tokens: [first, behind the last)
     answer     text of the token o
     clean      p(o) of the unchanged model
@@ -55,6 +56,7 @@ class Trace:
     noise      its standard deviation
     """
 
+    prompt: str
     tokens: tuple[str, ...]
     subject: tuple[int, int]
     answer: str
@@ -142,6 +144,7 @@ def trace(
             rows.append(tuple(row))
         effects[kind] = tuple(rows)
     found = Trace(
+        prompt=prompt.text,
         tokens=tuple(lm.tokenizer.decode([i]) for i in prompt.ids),
         subject=(noised.start, noised.stop),
         answer=lm.tokenizer.decode([token]),

@@ -121,7 +121,7 @@ def svg(trace: Trace) -> str:
 
 def headline(trace: Trace) -> str:
     """What was traced, in one line."""
-    prompt = " ".join("".join(printable(text) for text in trace.tokens).split())
+    prompt = " ".join(printable(trace.prompt).split())
     return (
         f"{prompt} → {printable(trace.answer).strip()}: p {trace.clean:.3f}, "
         f"{trace.corrupted:.3f} with the subject noised"

@@ -23,7 +23,7 @@ def test_a_fact_is_traced_and_drawn(run: Run, model: Path, tmp_path: Path) -> No
     found = run("trace", PROMPT, "--subject", SUBJECT, *small, "--save", picture, "--kind", "mlp")
     assert found.code == 0, found.err
     asked, told = found.lines[0].split(" → ")
-    assert "".join(asked.split()) == "<s>TheSpaceNeedleisin"
+    assert asked == PROMPT
     assert re.fullmatch(r".+: p 0\.\d{3}, 0\.\d{3} with the subject noised", told)
     assert "MLP outputs of 1 layers restored" in found.out
     assert "hidden state" not in found.out

@@ -12,6 +12,7 @@ from engine.trace import Trace
 from tui import heatmap
 
 TRACE = Trace(
+    prompt="The Space Needle is",
     tokens=("The", " Space", " Needle", " is"),
     subject=(1, 3),
     answer=" Seattle",
