@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from engine import contexts
-from engine.closed_form import past_keys, rows, solved
+from engine.closed_form import past_keys, patch_of, rows
 from engine.config import Layer
 from engine.edit import Edit
 from engine.errors import BadRequest
@@ -59,7 +59,7 @@ def least_change(
         inner = torch.eye(past.shape[1], device=past.device) + past.T @ past
         return keys - past @ torch.linalg.solve(inner, past.T @ keys)
 
-    patch = solved(lm, site, R, rows(K.float(), solve, hp.ridge), K.T[:, None])
+    patch = patch_of(lm, site, R, rows(K.float(), solve, hp.ridge), K.T[:, None])
     yield Note(text=f"{site}: ‖Δ‖ {patch.norm():.3g}")
     return Edit(
         method="least-change",
