@@ -134,7 +134,7 @@ def test_a_cancel_stops_what_is_left_and_counts_it(file: Path) -> None:
         ("", "holds no facts"),
         ("{}\n", "bad.jsonl:1: missing"),
         ("no json", "is not JSON"),
-        (None, "cannot be"),
+        (None, "there is no such file"),
     ],
 )
 def test_a_bad_file_is_refused_before_anything_is_edited(
