@@ -10,8 +10,6 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from sessions.ids import short
-
 from ..edit_state import VERDICTS, EditState
 from ..keys import BY_ID, keys_of, shown
 from ..texts import clip, visible
@@ -169,14 +167,19 @@ class EditPane(Vertical):
 
     def show_ledger(self, snapshot: Snapshot) -> None:
         """The session's edits below the welcome (a session that was resumed has some)."""
-        mine: dict[str, str] = getattr(self.app, "my_keys", {})
-        earlier = EARLIER.format(
-            session=short(snapshot.session_id), history=shown(keys_of(BY_ID["history"], mine))
-        )
-        self.query_one("#edit-hint", Line).show(earlier if snapshot.edits else WELCOME)
+        self.query_one("#edit-hint", Line).show(self._hint(snapshot))
         ledger = self.query_one("#edit-ledger", Line)
         ledger.display = bool(snapshot.edits)
         ledger.show(ledger_text(snapshot.edits, self.size.width - 4))
+
+    def _hint(self, snapshot: Snapshot) -> str:
+        if not snapshot.edits:
+            return WELCOME
+        from sessions.ids import short  # not for the first picture, which shows no session
+
+        mine: dict[str, str] = getattr(self.app, "my_keys", {})
+        history = shown(keys_of(BY_ID["history"], mine))
+        return EARLIER.format(session=short(snapshot.session_id), history=history)
 
     def _change(self, state: EditState) -> Text:
         old, new = state.change
