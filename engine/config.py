@@ -58,6 +58,14 @@ class HParams:
 H = TypeVar("H", bound=HParams)
 
 
+def above_zero(hp: HParams, *names: str) -> None:
+    """Raises ValueError for one of these that is not above 0; what is absent, or None, passes."""
+    for name in names:
+        value = getattr(hp, name, None)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name!r} must be above 0, not {value!r}.")
+
+
 def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Hyper-parameters as the command line would give them."""
     return {name: _as_text(value) for name, value in values.items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import hooks
 from .above import Above, Example, nll
-from .config import HParams
+from .config import HParams, above_zero
 from .errors import DivergedLoss
 from .events import EditStep, Event
 
@@ -42,9 +42,7 @@ class DescentParams(HParams):
     seed: int = 0  # of the contexts
 
     def __post_init__(self) -> None:
-        for name in ("steps", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name!r} must be above 0, not {getattr(self, name)!r}.")
+        above_zero(self, "steps", "lr")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import anchors, closed_form
-from .config import HParams
+from .config import HParams, above_zero
 from .edit import Edit
 from .events import Event, Loading
 from .ledger import RESOLVED
@@ -42,10 +42,7 @@ class JointParams(HParams):
     anchor_weight: float = 1000.0  # β
 
     def __post_init__(self) -> None:
-        for name in ("weight", "relative_weight"):
-            weight = getattr(self, name)
-            if weight is not None and not weight > 0:
-                raise ValueError(f"{name!r} must be above 0, not {weight!r}.")
+        above_zero(self, "weight", "relative_weight")
         if self.ridge < 0 or (self.anchors or 0) < 0:
             raise ValueError("'ridge' and 'anchors' must not be below 0.")
 

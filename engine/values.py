@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from . import fisher
-from .config import HParams
+from .config import HParams, above_zero
 from .descent import FAR
 from .errors import DivergedLoss
 from .events import EditStep, Event
@@ -78,16 +78,11 @@ class ValueParams(HParams):
     seed: int = 0  # of the contexts
 
     def __post_init__(self) -> None:
-        for name in ("steps", "together", "turns", "tokens", "relative_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name!r} must be above 0, not {getattr(self, name)!r}.")
+        above_zero(self, "steps", "together", "turns", "tokens", "relative_lr")
+        above_zero(self, "weight", "relative_weight")  # λ, of methods that have one
         for name in ("contexts", "clamp", "grow", "kl", "decay", "whole", "lr", "stop_argmax"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name!r} must not be below 0: {getattr(self, name)!r}.")
-        for name in ("weight", "relative_weight"):  # λ, of methods that have one
-            weight = getattr(self, name, None)
-            if weight is not None and not weight > 0:
-                raise ValueError(f"{name!r} must be above 0, not {weight!r}.")
 
     def place(self, lm: LM) -> Place:
         """Where δ goes in; of p modules it has as many parts, and is [p d]."""
